@@ -1,0 +1,110 @@
+"""The error tree. Every error says what was found, what was expected and, as a hint, what to do.
+
+`slug` is the stable name of a kind of error: the last part of the problem type that the
+aggregator answers with (PROTOCOL §7) and the key a program may branch on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ChoralError(Exception):
+    """Root of every error that Choral raises on purpose."""
+
+    slug = "error"
+
+    def __init__(self, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class ParameterError(ChoralError):
+    """A parameter, a setting or a task that cannot be safe or does not fit."""
+
+    slug = "parameter"
+
+
+class IdentityError(ChoralError):
+    """A key file or a signature that cannot be used."""
+
+    slug = "identity"
+
+
+class ShardError(ChoralError):
+    """A data file that is not a shard, or not one for this task."""
+
+    slug = "shard"
+
+
+class UpdateError(ChoralError):
+    """A model update with the wrong arrays, or with values that are not numbers."""
+
+    slug = "update"
+
+
+class WireError(ChoralError):
+    """Bytes that are not the one canonical encoding of a message (§7)."""
+
+    slug = "wire"
+
+
+class PeerError(ChoralError):
+    """Somebody broke the protocol. `culprits` names whom the evidence points at."""
+
+    slug = "peer"
+
+    def __init__(
+        self, reason: str, *, culprits: Iterable[str] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(reason, hint=hint)
+        self.culprits = tuple(culprits)
+
+
+class CohortTooSmall(PeerError):
+    """A cohort or a survivor set below what this member accepts (§4)."""
+
+    slug = "cohort-too-small"
+
+
+class OutOfPhase(PeerError):
+    """A message that is not expected now, or conflicts with an earlier one (§4)."""
+
+    slug = "out-of-phase"
+
+
+class RoundAborted(ChoralError):
+    """A round that ended without a sum. `missing` names who was waited for in vain."""
+
+    slug = "round-aborted"
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        missing: Iterable[str] = (),
+        culprits: Iterable[str] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(reason, hint=hint)
+        self.missing = tuple(missing)
+        self.culprits = tuple(culprits)
+
+
+class RecordError(ChoralError):
+    """A model record that does not follow from the log: forged, forked or rolled back."""
+
+    slug = "record"
+
+
+class SpentError(ChoralError):
+    """An update that was sent before and must not be sent again (§5)."""
+
+    slug = "spent"
+
+
+class AggregatorUnavailable(ChoralError):
+    """The aggregator did not answer, after retries."""
+
+    slug = "aggregator-unavailable"
