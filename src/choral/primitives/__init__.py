@@ -1,0 +1,1 @@
+"""Cryptographic building blocks. No word of the protocol is spoken in here."""

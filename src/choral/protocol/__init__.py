@@ -1,0 +1,1 @@
+"""One round of secure aggregation, sans-IO: no socket, clock, log or thread (docs/protocol.md)."""

@@ -1,0 +1,111 @@
+"""The aggregator's last step: secrets from shares, masks from secrets, the sum from masks (§4 unmask)."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from choral.errors import RoundAborted
+from choral.primitives import shamir
+from choral.primitives.agreement import Agreement, public_key
+from choral.primitives.keystream import Stream
+from choral.protocol.messages import Reveal
+from choral.protocol.phases import Cohort, pair_stream, self_stream
+
+_ATTEMPTS = 512
+
+
+def mask_streams(
+    cohort: Cohort,
+    *,
+    r2: bytes,
+    u2: Sequence[str],
+    u3: Sequence[str],
+    commitments: Mapping[str, bytes],
+    reveals: Mapping[str, Reveal],
+) -> tuple[list[Stream], tuple[str, ...]]:
+    """The keystreams that, added to the sum of masked vectors, leave the sum of the vectors.
+
+    Returns:
+        The streams, and the members whose revealed shares were wrong.
+
+    Raises:
+        RoundAborted: fewer than t good shares of a secret; `culprits` names whom the evidence fits.
+    """
+    gone = [name for name in u2 if name not in set(u3)]
+    holders = Holders(cohort, list(reveals))
+    streams = []
+    for at, name in enumerate(u3):
+        shares = {holder: reveals[holder].self_shares[at] for holder in reveals}
+        seed = holders.recover(name, shares, _commits_to(commitments[name]))
+        streams.append(self_stream(cohort, name, seed, -1))
+    for at, name in enumerate(gone):
+        shares = {holder: reveals[holder].key_shares[at] for holder in reveals}
+        key = holders.recover(name, shares, _is_private_half_of(cohort.entry(name).mask_key))
+        agreement = Agreement(key)
+        # what the dropped member would have added is just what its survivors' masks lack
+        streams += [pair_stream(cohort, r2, agreement, name, survivor) for survivor in u3]
+    return streams, tuple(sorted(holders.culprits))
+
+
+def _commits_to(commitment: bytes) -> Callable[[bytes], bool]:
+    return lambda seed: hashlib.sha256(seed).digest() == commitment
+
+
+def _is_private_half_of(public: bytes) -> Callable[[bytes], bool]:
+    return lambda private: public_key(private) == public
+
+
+class Holders:
+    """The members who revealed, and which of them proved wrong.
+
+    Lagrange coefficients are computed once for a set of holders, not once for a secret.
+    """
+
+    def __init__(self, cohort: Cohort, names: list[str]) -> None:
+        self._cohort = cohort
+        self._names = names
+        self.culprits: set[str] = set()
+        self._choose(names[: cohort.threshold])
+
+    def _choose(self, names: list[str]) -> None:
+        self._chosen = names
+        self._weights = shamir.coefficients([self._cohort.index[name] for name in names])
+
+    def recover(self, dealer: str, shares: Mapping[str, bytes], check: Callable[[bytes], bool]) -> bytes:
+        """The dealer's secret that passes `check`, looking past wrong shares where there are spare ones."""
+        secret = self._read(shares)
+        if check(secret):
+            return secret
+        return self._search(dealer, shares, check)
+
+    def _read(self, shares: Mapping[str, bytes]) -> bytes:
+        return shamir.evaluate(self._weights, [shares[name] for name in self._chosen])
+
+    def _search(self, dealer: str, shares: Mapping[str, bytes], check: Callable[[bytes], bool]) -> bytes:
+        good = [name for name in self._names if name not in self.culprits]
+        t = self._cohort.threshold
+        order = random.Random(0)  # any order will do, a fixed one can be replayed
+        for _ in range(_ATTEMPTS if len(good) > t else 0):
+            self._choose(order.sample(good, t))
+            secret = self._read(shares)
+            if check(secret):
+                self._blame(good, shares)
+                return secret
+        raise RoundAborted(
+            f"the shares of {dealer} that {len(good)} members revealed do not give its secret back",
+            culprits=[dealer],
+            hint=f"{dealer} dealt wrong shares, or more members revealed wrong ones than can be told apart",
+        )
+
+    def _blame(self, good: list[str], shares: Mapping[str, bytes]) -> None:
+        """Whoever is not on the polynomial that the good subset spans revealed a wrong share."""
+        indices = [self._cohort.index[name] for name in self._chosen]
+        values = [shares[name] for name in self._chosen]
+        for name in good:
+            weights = shamir.coefficients(indices, at=self._cohort.index[name])
+            if shamir.evaluate(weights, values) != shares[name]:
+                self.culprits.add(name)
+        chosen = [name for name in good if name not in self.culprits][: self._cohort.threshold]
+        self._choose(chosen)
