@@ -1,0 +1,57 @@
+"""A model as bytes: safetensors, float32 only, the same bytes for the same arrays.
+
+Members fetch a model by its digest, so the bytes must not depend on the order of a dictionary.
+The format (https://huggingface.co/docs/safetensors, "Format") runs no code when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
+
+from choral.errors import UpdateError
+from choral.learning.trainer import Parameters
+from choral.learning.update import Schema, own_copy, schema_of
+
+
+def encode(parameters: Mapping[str, Any]) -> bytes:
+    """The model as a safetensors file: sorted names, no metadata, float32.
+
+    Raises `UpdateError` for whatever `decode` would not read back: no arrays, arrays that are
+    not of floats, NaN, infinity, a name that the format keeps for itself.
+    """
+    arrays = own_copy(parameters, schema_of(parameters))
+    for name in arrays:
+        # The header is JSON in UTF-8 and keeps one key for itself.
+        if name == "__metadata__" or any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UpdateError(f"{name!r} is not a name that safetensors can hold, expected another")
+    return save(arrays)
+
+
+def decode(data: bytes, schema: Schema | None = None) -> Parameters:
+    """The arrays in a safetensors file, as copies of their own.
+
+    With a `schema`, names and shapes must be exactly those. Raises `UpdateError` for bytes that
+    are no safetensors file (truncated, with bytes left over), for types other than float32, for
+    other names or shapes, and for NaN or infinity.
+    """
+    try:
+        entries = deserialize(data)  # type: ignore[no-untyped-call]  # its stub has no types
+    except SafetensorError as error:
+        raise UpdateError(f"the model file of {len(data)} bytes is not safetensors: {error}") from error
+    found = {}
+    for name, entry in entries:
+        if entry["dtype"] != "F32":
+            raise UpdateError(f"array {name!r} in the model file is {entry['dtype']}, expected F32")
+        found[name] = np.frombuffer(entry["data"], "<f4").reshape(entry["shape"])
+    return own_copy(found, schema_of(found) if schema is None else schema)
+
+
+def digest(data: bytes) -> bytes:
+    """SHA-256 of a model file's bytes, 32 bytes: the model's name in the log."""
+    return hashlib.sha256(data).digest()

@@ -1,0 +1,87 @@
+# ruff: noqa: N803  (X is a matrix, and is written so)
+"""What a model must be able to do: begin, train on one member's examples, and be measured.
+
+Choral never looks inside a model. It carries named float32 arrays from the aggregator to the
+members and the difference of such arrays back; everything between is the user's, in NumPy,
+PyTorch or anything else that can give its parameters as arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector: TypeAlias = NDArray[np.float32]
+"""A whole model, or an update of one, as float32[d]."""
+
+Parameters: TypeAlias = dict[str, NDArray[np.float32]]
+"""A model: float32 arrays by name. The order of the names means nothing."""
+
+Examples: TypeAlias = NDArray[np.float32]
+"""Inputs, float32 (n, features)."""
+
+Labels: TypeAlias = NDArray[Any]
+"""One whole number an example, (n,): uint8 as a shard stores them, or any integer type."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Totals over examples, so that the evaluations of several members simply add up.
+
+    `examples` and `correct` are counts; `correct` stays 0 for a model that does not classify.
+    `loss` is the sum of the loss over the examples, not its mean, in whatever unit the model
+    uses (nats, for `Softmax` and `MLP`).
+
+    >>> both = Evaluation(10, 9, 2.0) + Evaluation(30, 21, 10.0)
+    >>> both.accuracy, both.mean_loss
+    (0.75, 0.3)
+    """
+
+    examples: int
+    correct: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """The part of the examples that was classified correctly, in [0, 1]; NaN without any."""
+        return self.correct / self.examples if self.examples else math.nan
+
+    @property
+    def mean_loss(self) -> float:
+        """The loss of the average example; NaN without examples."""
+        return self.loss / self.examples if self.examples else math.nan
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        if not isinstance(other, Evaluation):
+            return NotImplemented
+        return Evaluation(
+            self.examples + other.examples, self.correct + other.correct, self.loss + other.loss
+        )
+
+
+class Trainer(Protocol):
+    """A model as federated averaging sees it (McMahan et al. 2017, Algorithm 1).
+
+    Any object with these three methods will do; there is nothing to inherit from. Randomness is
+    an argument: the same generator state must give the same arrays.
+    """
+
+    def initial(self, rng: np.random.Generator) -> Parameters:
+        """The model before the first round. Its names and shapes are those of every later one."""
+        ...
+
+    def train(self, parameters: Parameters, X: Examples, y: Labels, rng: np.random.Generator) -> Parameters:
+        """Local training: from the global model, on this member's examples alone (ClientUpdate).
+
+        `X` is float32 (n, features), `y` integer (n,). Returns new arrays under the same names
+        and of the same shapes, and leaves those that it was handed as they were.
+        """
+        ...
+
+    def evaluate(self, parameters: Parameters, X: Examples, y: Labels) -> Evaluation:
+        """Measure a model on examples. Totals, not means: see `Evaluation`."""
+        ...
