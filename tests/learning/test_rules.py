@@ -70,6 +70,7 @@ def test_a_rule_that_needs_single_updates_is_refused_with_the_reason(name):
         ("fedavg", {"rate": 0}, "rate is 0, expected a number above 0"),
         ("fedavg", {"rate": float("nan")}, "rate is nan"),
         ("fedavg", {"rate": float("inf")}, "rate is inf"),
+        ("fedavg", {"rate": 10**400}, "rate is 1000"),
         ("fedavg", {"rate": "1"}, "rate is '1'"),
         ("fedavg", {"rate": True}, "rate is True"),
     ],

@@ -176,6 +176,7 @@ def test_a_task_names_a_built_in_model():
         ("softmax", {"batch": "32"}, "batch is '32'"),
         ("softmax", {"rate": 0.0}, "rate is 0.0, expected a number above 0"),
         ("softmax", {"rate": float("nan")}, "rate is nan"),
+        ("softmax", {"rate": 10**400}, "rate is 1000"),
         ("softmax", {"rate": "fast"}, "rate is 'fast', expected a number"),
         ("softmax", {"l2": -1}, "l2 is -1, expected at least 0"),
         ("softmax", {"l2": 10, "rate": 0.1}, "l2 is 10, expected at least 0 and below 1 / rate"),

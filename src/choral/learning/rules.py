@@ -9,7 +9,6 @@ function here, its momenta in `state`, and one more entry in `_RULES`.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -139,5 +138,5 @@ def _number(n: int) -> bytes:
 
 
 def _expect_above_zero(option: str, value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ParameterError(f"{option} is {value!r}, expected a number above 0")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e6:
+        raise ParameterError(f"{option} is {value!r}, expected a number above 0, at most 1e6")

@@ -200,8 +200,8 @@ def _check(model: Softmax | MLP) -> None:
         value = getattr(model, name)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ParameterError(f"{name} is {value!r}, expected a number")
-    if not 0 < model.rate < math.inf:
-        raise ParameterError(f"rate is {model.rate!r}, expected a number above 0")
+    if not 0 < model.rate <= 1e6:
+        raise ParameterError(f"rate is {model.rate!r}, expected a number above 0, at most 1e6")
     if not 0 <= model.l2 * model.rate < 1:  # at 1, a step forgets the whole weight
         raise ParameterError(f"l2 is {model.l2!r}, expected at least 0 and below 1 / rate")
 
