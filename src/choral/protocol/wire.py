@@ -61,6 +61,7 @@ def decode(kind: type[T], data: bytes) -> T:
     Raises:
         WireError: anything but the one encoding of such a message.
     """
+    _plain_items_only(data, kind.__name__)
     try:
         with io.BytesIO(data) as stream:
             value = cbor2.CBORDecoder(stream).decode()
@@ -77,6 +78,23 @@ def decode(kind: type[T], data: bytes) -> T:
             hint="RFC 8949 §4.2: shortest integers, sorted keys, no duplicates",
         )
     return typing.cast(T, message)
+
+
+def _plain_items_only(data: bytes, where: str) -> None:
+    """Refuse tags and indefinite lengths before the CBOR library acts on them.
+
+    Tag 28 and 29 (shared values) as a map's key make a hundred bytes cost exponential time, tag 2 an
+    integer that cannot be printed. Item heads lie one after the other, so nothing is nested here.
+    """
+    at = 0
+    while at < len(data):
+        major, low = data[at] >> 5, data[at] & 31
+        if major == 6 or low > 27:
+            found = "tag" if major == 6 else "indefinite length"
+            raise WireError(f"{where}: found a CBOR {found} at byte {at}, expected plain values")
+        width = 0 if low < 24 else 1 << (low - 24)
+        argument = int.from_bytes(data[at + 1 : at + 1 + width], "big") if width else low
+        at += 1 + width + (argument if major in (2, 3) else 0)
 
 
 @functools.cache
