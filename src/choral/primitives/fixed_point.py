@@ -40,7 +40,7 @@ class RingPlan:
                 f"the largest cohort is {self.n_max}, expected 2 to {LARGEST_COHORT}",
                 hint="larger federations run several cohorts side by side",
             )
-        if not (math.isfinite(self.clip) and self.clip > 0):
+        if not (math.isfinite(self.clip) and self.clip > 0 and self.limit > 0):
             raise ParameterError(f"the clipping range is {self.clip}, expected a positive number")
         if not 1 <= self.weight_cap <= 2**32:
             raise ParameterError(f"the weight cap is {self.weight_cap}, expected 1 to 2^32")
@@ -54,6 +54,12 @@ class RingPlan:
     def largest(self) -> int:
         """Largest magnitude of one member's integer."""
         return int(2 ** (self.bits - 1) - 1)
+
+    @cached_property
+    def limit(self) -> np.float32:
+        """The largest float32 that is not above `clip`: rounded up, it would not fit `bits`."""
+        nearest = np.float32(min(self.clip, float(np.finfo(np.float32).max)))
+        return nearest if float(nearest) <= self.clip else np.nextafter(nearest, np.float32(0))
 
     @cached_property
     def step(self) -> float:
@@ -96,16 +102,16 @@ def encode(delta: NDArray[np.float32], weight: int, plan: RingPlan) -> Encoded:
         # float64: a float32 product has 24 bits, fewer than a small cohort's integers
         work = scratch[: len(block)]
         # not (inside) is also true of NaN, which compares false
-        if not (block.max() <= plan.clip and block.min() >= -plan.clip):
+        if not (block.max() <= plan.limit and block.min() >= -plan.limit):
             if not np.isfinite(block).all():
                 where = at + int(np.flatnonzero(~np.isfinite(block))[0])
                 raise UpdateError(
                     f"coordinate {where} of the update is {delta[where]}, expected a finite number",
                     hint="lower the learning rate: local training diverged",
                 )
-            clipped += int(np.count_nonzero(np.abs(block) > plan.clip))
-            block = np.clip(block, -plan.clip, plan.clip)
-        np.multiply(block, factor, out=work)
+            clipped += int(np.count_nonzero(np.abs(block) > plan.limit))
+            block = np.clip(block, -plan.limit, plan.limit)
+        np.multiply(block, factor, out=work, dtype=np.float64)
         np.rint(work, out=work)
         signed[at : at + len(block)] = work
     return Encoded(vector, clipped)
