@@ -55,9 +55,7 @@ class PeerError(ChoralError):
 
     slug = "peer"
 
-    def __init__(
-        self, reason: str, *, culprits: Iterable[str] = (), hint: str | None = None
-    ) -> None:
+    def __init__(self, reason: str, *, culprits: Iterable[str] = (), hint: str | None = None) -> None:
         super().__init__(reason, hint=hint)
         self.culprits = tuple(culprits)
 
@@ -108,3 +106,27 @@ class AggregatorUnavailable(ChoralError):
     """The aggregator did not answer, after retries."""
 
     slug = "aggregator-unavailable"
+
+
+class Superseded(ChoralError):
+    """An update that starts from a model version that is not the newest any more."""
+
+    slug = "superseded"
+
+
+class UnknownRound(ChoralError):
+    """A round that the aggregator does not know, or does not know any more."""
+
+    slug = "unknown-round"
+
+
+class TwoProcesses(PeerError):
+    """One member's key is used by two processes at once."""
+
+    slug = "two-processes"
+
+
+class ShuttingDown(ChoralError):
+    """The aggregator takes no new members: it is about to stop, or the training is over."""
+
+    slug = "shutting-down"

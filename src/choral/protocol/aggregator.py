@@ -117,10 +117,13 @@ class AggregatorRound:
 
     @property
     def needed(self) -> int:
-        """Fewest messages with which the open phase can be closed."""
+        """Fewest messages with which the open phase can be closed; 0 once the round is over."""
+        if self.phase not in _COLLECTS:
+            return 0
         if self.phase is Phase.ADVERTISE:
             return self.parameters.minimum
-        if self.phase is Phase.MASK:
+        # with fewer dealers than survivors are needed, members would spend their updates for nothing (§5)
+        if self.phase in (Phase.SHARE, Phase.MASK):
             return self.parameters.quorum(len(self._cohort.roster))
         return self.threshold
 
@@ -290,9 +293,10 @@ class AggregatorRound:
         self.phase = _AFTER[self.phase]
 
     def abort(self) -> None:
-        """End the round without a sum."""
-        self.phase = Phase.ABORTED
-        del self._main, self._auxiliary
+        """End the round without a sum. Once it is over, changes nothing."""
+        if self.phase in _COLLECTS:
+            self.phase = Phase.ABORTED
+            del self._main, self._auxiliary
 
     def _close_cohort(self) -> None:
         roster = self.roster()

@@ -105,6 +105,9 @@ class MemberRound:
         except ChoralError as error:
             self.abort(error.reason)
             raise
+        except BaseException as error:  # masking is in place: half done, it must not be done again
+            self.abort(f"{type(error).__name__} in the middle of a step")
+            raise
         self._answered[type(message)] = (message, answer)
         return answer
 

@@ -7,6 +7,7 @@ knows afterwards. Whatever a lying aggregator can send is refused here, with the
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -393,4 +394,4 @@ def _subset(names: Sequence[str], of: list[str], what: str, whole: str) -> None:
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1})
+    return sorted(name for name, times in Counter(names).items() if times > 1)

@@ -5,11 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from choral.primitives.identity import Identity, verify
-from choral.protocol.messages import Dealt, MaskedVector, Roster, Shares, Signed
+from choral.protocol.messages import Dealt, MaskedVector, Roster, Shares
 from choral.protocol.wire import pack, plain
+
+
+class Signed(Protocol):
+    """Any message with a label to sign under and a place for the signature."""
+
+    label: ClassVar[Any]
+
+    @property
+    def signature(self) -> bytes: ...
+
 
 S = TypeVar("S", bound=Signed)
 
@@ -53,7 +63,8 @@ def signed_content(message: Signed) -> bytes:
 
 def sign(identity: Identity, message: S) -> S:
     """The message with its signature filled in."""
-    return replace(message, signature=identity.sign(message.label, signed_content(message)))
+    signature = identity.sign(message.label, signed_content(message))
+    return cast(S, replace(cast(Any, message), signature=signature))
 
 
 def signed_by(message: Signed, public: bytes) -> bool:

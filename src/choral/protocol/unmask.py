@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from choral.errors import RoundAborted
@@ -28,7 +29,7 @@ def mask_streams(
     """The keystreams that, added to the sum of masked vectors, leave the sum of the vectors.
 
     Returns:
-        The streams, and the members whose revealed shares were wrong.
+        The streams, and the members that wrong shares point at (`Holders.culprits`).
 
     Raises:
         RoundAborted: fewer than t good shares of a secret; `culprits` names whom the evidence fits.
@@ -46,7 +47,7 @@ def mask_streams(
         agreement = Agreement(key)
         # what the dropped member would have added is just what its survivors' masks lack
         streams += [pair_stream(cohort, r2, agreement, name, survivor) for survivor in u3]
-    return streams, tuple(sorted(holders.culprits))
+    return streams, holders.culprits()
 
 
 def _commits_to(commitment: bytes) -> Callable[[bytes], bool]:
@@ -58,7 +59,7 @@ def _is_private_half_of(public: bytes) -> Callable[[bytes], bool]:
 
 
 class Holders:
-    """The members who revealed, and which of them proved wrong.
+    """The members who revealed, and the disputes between them and those who dealt.
 
     Lagrange coefficients are computed once for a set of holders, not once for a secret.
     """
@@ -66,8 +67,24 @@ class Holders:
     def __init__(self, cohort: Cohort, names: list[str]) -> None:
         self._cohort = cohort
         self._names = names
-        self.culprits: set[str] = set()
+        self._disputes: set[tuple[str, str]] = set()
         self._choose(names[: cohort.threshold])
+
+    def culprits(self) -> tuple[str, ...]:
+        """The fewest members who, if they lied, explain every dispute; both sides where it could be either.
+
+        A share that does not fit was either dealt wrong or revealed wrong. Who has the most disputes is
+        named first, and what that explains is not held against others: a lying dealer cannot have the
+        honest holders of its shares accused, nor a lying holder the honest dealers.
+        """
+        named: set[str] = set()
+        left = self._disputes
+        while left:
+            counts = Counter(name for dispute in left for name in dispute)
+            most = max(counts.values())
+            named |= {name for name, count in counts.items() if count == most}
+            left = {dispute for dispute in left if not named & set(dispute)}
+        return tuple(sorted(named))
 
     def _choose(self, names: list[str]) -> None:
         self._chosen = names
@@ -84,28 +101,32 @@ class Holders:
         return shamir.evaluate(self._weights, [shares[name] for name in self._chosen])
 
     def _search(self, dealer: str, shares: Mapping[str, bytes], check: Callable[[bytes], bool]) -> bytes:
-        good = [name for name in self._names if name not in self.culprits]
         t = self._cohort.threshold
         order = random.Random(0)  # any order will do, a fixed one can be replayed
-        for _ in range(_ATTEMPTS if len(good) > t else 0):
-            self._choose(order.sample(good, t))
-            secret = self._read(shares)
-            if check(secret):
-                self._blame(good, shares)
-                return secret
+        for pool in (self._undisputed(), self._names):
+            for _ in range(_ATTEMPTS if len(pool) > t else len(pool) == t):
+                self._choose(order.sample(pool, t))
+                secret = self._read(shares)
+                if check(secret):
+                    self._settle(dealer, shares)
+                    return secret
         raise RoundAborted(
-            f"the shares of {dealer} that {len(good)} members revealed do not give its secret back",
+            f"the shares of {dealer} that {len(self._names)} members revealed do not give its secret back",
             culprits=[dealer],
             hint=f"{dealer} dealt wrong shares, or more members revealed wrong ones than can be told apart",
         )
 
-    def _blame(self, good: list[str], shares: Mapping[str, bytes]) -> None:
-        """Whoever is not on the polynomial that the good subset spans revealed a wrong share."""
+    def _undisputed(self) -> list[str]:
+        disputed = {holder for _, holder in self._disputes}
+        return [name for name in self._names if name not in disputed]
+
+    def _settle(self, dealer: str, shares: Mapping[str, bytes]) -> None:
+        """Whose share is not on the polynomial that the good subset spans is in dispute with the dealer."""
         indices = [self._cohort.index[name] for name in self._chosen]
         values = [shares[name] for name in self._chosen]
-        for name in good:
+        for name in self._names:
             weights = shamir.coefficients(indices, at=self._cohort.index[name])
             if shamir.evaluate(weights, values) != shares[name]:
-                self.culprits.add(name)
-        chosen = [name for name in good if name not in self.culprits][: self._cohort.threshold]
-        self._choose(chosen)
+                self._disputes.add((dealer, name))
+        undisputed = self._undisputed()
+        self._choose((undisputed + [name for name in self._names if name not in undisputed])[: len(indices)])

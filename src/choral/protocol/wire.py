@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import math
 import struct
 import types
 import typing
@@ -120,6 +121,8 @@ def _build(expected: Any, value: Any, where: str) -> Any:
     if isinstance(length, Length) and not length.low <= len(value) <= length.high:
         span = length.low if length.low == length.high else f"{length.low} to {length.high}"
         raise WireError(f"{where}: found {len(value)} {_unit(value)}, expected {span}")
+    if expected is float and not math.isfinite(value):
+        raise WireError(f"{where}: found {value}, expected a finite number")
     if type(value) is int and not 0 <= value < 2**64:
         raise WireError(f"{where}: found {value}, expected an unsigned 64-bit integer")
     return value

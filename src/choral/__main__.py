@@ -1,0 +1,5 @@
+"""`python -m choral`."""
+
+from choral.cli import main
+
+main()

@@ -1,0 +1,321 @@
+"""`choral init`, `serve`, `join`, `status`, `log`: a federation by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.table import Table
+
+from choral.cli.reading import Log, status_of
+from choral.cli.terminal import console, errors, member_line, percent, set_up_logs
+from choral.cli.trainers import parse_options, trainer_for
+from choral.client import participate
+from choral.data import load_shard
+from choral.errors import ParameterError
+from choral.federation.enrolment import Participant
+from choral.federation.provision import provision
+from choral.federation.records import Record
+from choral.federation.task import Model, Rule, Task, checked
+from choral.learning import model_file
+from choral.learning.update import schema_of
+from choral.primitives import entropy
+from choral.primitives.fixed_point import LARGEST_COHORT
+from choral.service import settings as service_settings
+from choral.service.serve import serve as run_aggregator
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(epilog="Example:  choral init fed/ --members 3 --shards shards/ --option epochs=5 --rounds 30")
+@click.argument("folder", type=FOLDER)
+@click.option("--members", type=click.IntRange(2, 10000), help="How many members, named member-1, member-2 …")
+@click.option("--names", help="Names of the members instead, separated by commas.")
+@click.option(
+    "--shards",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of client_*_data.npy: features, classes and weight cap are read off them.",
+)
+@click.option("--features", type=click.IntRange(1), help="Inputs an example, when there are no shards here.")
+@click.option(
+    "--classes", type=click.IntRange(2, 256), help="Number of classes.  [default: of the shards, or 10]"
+)
+@click.option("--weight-cap", type=click.IntRange(1), help="Most training examples that count for a member.")
+@click.option(
+    "--model", default="softmax", show_default=True, help="softmax, mlp, or your own as FILE.py:CLASS."
+)
+@click.option(
+    "--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the model, e.g. epochs=5 rate=0.5."
+)
+@click.option("--rule", default="fedavg", show_default=True, help="How the aggregator applies a mean update.")
+@click.option(
+    "--rule-option", "rule_options", multiple=True, metavar="NAME=VALUE", help="Of the rule, e.g. rate=1.0."
+)
+@click.option(
+    "--rounds", default=20, show_default=True, type=click.IntRange(1), help="Model versions to train."
+)
+@click.option(
+    "--url", default="http://127.0.0.1:8750", show_default=True, help="Where members find the aggregator."
+)
+@click.option(
+    "--minimum", type=click.IntRange(2), help="Smallest cohort that members accept.  [default: 3; 2 of 2]"
+)
+@click.option(
+    "--tolerated",
+    default="quarter",
+    show_default=True,
+    help="How many members of a cohort may collude with the aggregator.",
+)
+@click.option("--largest-cohort", type=click.IntRange(2, LARGEST_COHORT), help="[default: all members]")
+@click.option("--clip", default=8.0, show_default=True, help="Range of an update's coordinates.")
+@click.option(
+    "--holdout", default=0.2, show_default=True, help="Part of each shard that only measures the model."
+)
+@click.option(
+    "--max-staleness",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many versions old the base of a cohort may be when its sum comes in.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first model and of training."
+)
+@click.option("--name", default="federation", show_default=True, help="Of the federation.")
+def init(folder: Path, members: int | None, names: str | None, **given: Any) -> None:
+    """Make keys and one folder for each participant.
+
+    FOLDER/aggregator goes to whoever runs the aggregator, FOLDER/NAME to that member and to nobody
+    else: each holds one private key, and no private key is in two places.
+    """
+    who = names.split(",") if names else [f"member-{i}" for i in range(1, (members or 0) + 1)]
+    if not who:
+        raise ParameterError("how many members?", hint="--members 3, or --names anna,ben,chris")
+    task, initial = _task(len(who), given)
+    minimum = given["minimum"] or min(3, len(who))
+    tolerated = given["tolerated"]
+    federation = provision(
+        folder,
+        url=given["url"],
+        members=who,
+        task=task,
+        initial=initial,
+        minimum=minimum,
+        tolerated=int(tolerated) if tolerated.isdecimal() else tolerated,
+        random=entropy.system,
+    )
+    largest = min(task.largest_cohort, len(who))
+    frame = task.parameters(minimum, None if tolerated == "quarter" else int(tolerated))
+    console.print(f"[bold]{folder}[/]: the aggregator and {len(who)} members, {task.dimension} parameters")
+    console.print(
+        f"  a full cohort of {largest}: {frame.quorum(largest)} must stay to the end,"
+        f" up to {frame.colluders(largest)} may collude with the aggregator"
+    )
+    bound = task.plan.error_bound(largest, largest * task.weight_cap)
+    console.print(
+        f"  {task.plan.bits}-bit integers, clipped at ±{task.clip:g}; error of a mean at most {bound:.1e} a"
+        " coordinate when all have the capped weight"
+    )
+    if bound > 1e-4:
+        console.print("  [yellow]warning:[/] that is coarse; a smaller --clip or cohort makes it finer")
+    if federation.warning:
+        console.print(f"  [yellow]warning:[/] {federation.warning}")
+    console.print(f"  next: choral serve {folder / 'aggregator'}")
+
+
+def _task(count: int, given: dict[str, Any]) -> tuple[Task, bytes]:
+    features, classes, cap = given["features"], given["classes"], given["weight_cap"]
+    if given["shards"]:
+        found = [load_shard(path) for path in sorted(given["shards"].glob("client_*_data.npy"))]
+        if not found:
+            raise ParameterError(f"{given['shards']} holds no client_*_data.npy", hint="choral data split")
+        features = features or found[0].images.shape[1]
+        classes = classes or max(10, max(int(shard.labels.max()) for shard in found) + 1)
+        cap = cap or max(math.ceil(len(shard) * (1 - given["holdout"])) for shard in found)
+    if not features or not cap:
+        raise ParameterError(
+            "features and weight cap of the task are not known",
+            hint="give --shards FOLDER, or --features and --weight-cap (examples in the largest shard)",
+        )
+    options = parse_options(given["options"])
+    name, trainer = trainer_for(given["model"], features, classes or 10, options)
+    parameters = trainer.initial(np.random.default_rng(given["seed"]))
+    initial = model_file.encode(parameters)
+    task = checked(
+        Task,
+        {
+            "name": given["name"],
+            "model": Model(
+                name=name,
+                features=features,
+                classes=classes or 10,
+                arrays=dict(schema_of(parameters)),
+                initial=model_file.digest(initial).hex(),
+                options={} if name == "custom" else options,
+            ),
+            "rule": Rule(name=given["rule"], options=parse_options(given["rule_options"])),
+            "rounds": given["rounds"],
+            "largest_cohort": given["largest_cohort"] or min(count, LARGEST_COHORT),
+            "clip": given["clip"],
+            "weight_cap": cap,
+            "holdout": given["holdout"],
+            "max_staleness": given["max_staleness"],
+            "seed": given["seed"],
+        },
+        "the task",
+    )
+    return task, initial
+
+
+@click.command(epilog="Example:  choral serve fed/aggregator")
+@click.argument("folder", type=FOLDER)
+@click.option("--host", help="Address to listen on.  [default: from the federation's URL]")
+@click.option("--port", type=click.IntRange(0, 65535))
+@click.option("--state", type=FOLDER, help="Where the SQLite file lives.  [default: FOLDER/state]")
+@click.option("--cohort", type=click.IntRange(2), help="How many members a cohort aims at.  [default: all]")
+@click.option("--join-seconds", type=float, help="How long a cohort waits for members that are there.")
+@click.option("--phase-seconds", type=float, help="Deadline of each later phase.")
+@click.option("--gone-seconds", type=float, help="Not connected for this long: not waited for.")
+@click.option(
+    "--startup-seconds", type=float, help="After a start, wait this long for members never heard from."
+)
+@click.option("--wait-seconds", type=float, help="Longest wait of one request.")
+@click.option(
+    "--witness", type=FOLDER, help="Also write every masked vector and sum here (for demonstrations)."
+)
+def serve(folder: Path, witness: Path | None, **given: Any) -> None:
+    """Run the aggregator of FOLDER until it is stopped.
+
+    Every option is also a line of FOLDER/settings.toml and an environment variable, for example
+    CHORAL_PHASE_SECONDS. SIGTERM and Ctrl-C let the running round end first.
+    """
+    aggregator = Participant.load(folder).expect(aggregator=True)
+    chosen = service_settings.load(folder, aggregator.federation.aggregator.url, **given)
+    set_up_logs(chosen.log_format)
+
+    def started(url: str) -> None:
+        errors.print(
+            f"[bold]choral[/] serves {aggregator.federation.name!r} at {url}: "
+            f"{len(aggregator.federation.members)} members enrolled, {aggregator.task.rounds} rounds"
+        )
+
+    try:
+        asyncio.run(run_aggregator(aggregator, chosen, witness=witness, started=started))
+    except OSError as error:
+        raise ParameterError(
+            f"cannot listen on {chosen.host}:{chosen.port} ({error.strerror or error})",
+            hint="is another aggregator running? `--port` takes another one",
+        ) from error
+
+
+@click.command(epilog="Example:  choral join fed/member-1 --data shards/client_1_data.npy")
+@click.argument("folder", type=FOLDER)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="This member's shard.")
+@click.option("--model", help="Your own model as FILE.py:CLASS, when the task's model is custom.")
+@click.option("--state", type=FOLDER, help="Where the journal lives.  [default: FOLDER/state]")
+@click.option("--url", help="Address of the aggregator, if another than in federation.toml.")
+@click.option("--seed", type=click.IntRange(0), help="Of this member's training.  [default: from the task's]")
+@click.option("--patience", type=float, help="Give up when the aggregator is away for so many seconds.")
+@click.option(
+    "--witness", type=FOLDER, help="Also write every update here, in the clear (for demonstrations)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON lines.")
+def join(folder: Path, data: Path, model: str | None, as_json: bool, **given: Any) -> None:
+    """Take part with the key in FOLDER and the data of one shard.
+
+    Trains when there is a new model, joins a cohort when the update is ready, and goes on until the
+    task's rounds are done. The aggregator may be down, late or restarted meanwhile.
+    """
+    trainer = trainer_for(model, 1, 2, {})[1] if model else None
+
+    def report(event: str, **details: Any) -> None:
+        if as_json:
+            click.echo(json.dumps({"event": event, "time": round(time.time(), 3), **details}))
+        elif line := member_line(event, details):
+            console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {line}")
+
+    participate(folder, data, trainer, report=report, **given)
+
+
+@click.command(epilog="Example:  choral status fed/aggregator     choral status http://127.0.0.1:8750")
+@click.argument("where", metavar="URL|FOLDER")
+@click.option("--json", "as_json", is_flag=True)
+def status(where: str, as_json: bool) -> None:
+    """Round and phase, who is in, who is awaited, and for how long still."""
+    found = status_of(where)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    console.print(
+        f"[bold]{found['federation']}[/]: version {found['version']} of {found['rounds']}"
+        + (", training is over" if found["over"] else "")
+        + (
+            f"; version {found['version'] - 1} was {percent(found['accuracy_before'])} right"
+            if found["version"]
+            else ""
+        )
+    )
+    there = [name for name, member in found["members"].items() if member["connected"]]
+    console.print(f"  connected: {', '.join(there) or 'nobody'} ({len(there)} of {len(found['members'])})")
+    for cohort in found["cohorts"]:
+        got = cohort["in"][cohort["phase"]]
+        console.print(
+            f"  cohort {cohort['round'][:12] or '(open)'} from version {cohort['base']}, phase"
+            f" [bold]{cohort['phase']}[/]: {', '.join(got) or 'nobody'} in ({len(got)} of at least"
+            f" {cohort['needed']}), waiting for {', '.join(cohort['awaited']) or 'nobody'},"
+            f" {cohort['seconds_left']:.0f} s left"
+        )
+
+
+@click.command(epilog="Example:  choral log fed/aggregator")
+@click.argument("folder", type=FOLDER)
+@click.option("--state", type=FOLDER, help="Where the SQLite file lives.  [default: FOLDER/state]")
+@click.option("--json", "as_json", is_flag=True)
+def log(folder: Path, state: Path | None, as_json: bool) -> None:
+    """The model log, every signature and link verified.
+
+    FOLDER is the aggregator's (read from disk) or a member's (asked over the network).
+    """
+    me = Participant.load(folder)
+    found = Log(me, state).records
+    if as_json:
+        for record in found:
+            click.echo(json.dumps(_record(record)))
+        return
+    table = Table("version", "model", "round", "survivors", "examples", "before", "loss", box=None)
+    for record in found:
+        metrics = record.metrics
+        table.add_row(
+            str(record.version),
+            record.parameters.hex()[:12],
+            record.round_id.hex()[:12] if record.version else "–",
+            ", ".join(sorted(record.survivors)) or "–",
+            str(metrics.weight) if metrics else "–",
+            percent(metrics.accuracy) if metrics else "–",
+            f"{metrics.mean_loss:.4f}" if metrics and metrics.mean_loss is not None else "–",
+        )
+    console.print(table)
+    console.print(f"{len(found)} records, every signature and link verified")
+
+
+def _record(record: Record) -> dict[str, Any]:
+    metrics = record.metrics
+    return {
+        "version": record.version,
+        "digest": record.digest.hex(),
+        "parameters": record.parameters.hex(),
+        "round": record.round_id.hex(),
+        "survivors": list(record.survivors),
+        "weight": metrics.weight if metrics else None,
+        "accuracy_before": metrics.accuracy if metrics else None,
+        "loss_before": metrics.mean_loss if metrics else None,
+    }
+
+
+COMMANDS = (init, serve, join, status, log)

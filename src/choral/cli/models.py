@@ -1,0 +1,84 @@
+"""`choral predict`, `choral model export`: what came out of the training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from choral.cli.reading import Log
+from choral.cli.terminal import console, percent
+from choral.cli.trainers import trainer_for
+from choral.data import load_shard
+from choral.errors import ParameterError
+from choral.federation.enrolment import Participant
+from choral.learning import model_file
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(epilog="Example:  choral predict fed/aggregator --data shards/test_data.npy")
+@click.argument("folder", type=FOLDER)
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="A shard with the right answers."
+)
+@click.option("--version", type=int, help="Model version.  [default: the newest]")
+@click.option("--model", help="Your own model as FILE.py:CLASS, when the task's model is custom.")
+@click.option("--state", type=FOLDER, help="Where the SQLite file lives.  [default: FOLDER/state]")
+@click.option("--json", "as_json", is_flag=True)
+def predict(
+    folder: Path, data: Path, version: int | None, model: str | None, state: Path | None, as_json: bool
+) -> None:
+    """How right a model version is on a shard."""
+    me = Participant.load(folder)
+    task = me.task.model
+    if task.name == "custom" and model is None:
+        raise ParameterError("this federation trains a model of its own", hint="--model FILE.py:CLASS")
+    _, trainer = trainer_for(model or task.name, task.features, task.classes, task.options)
+    shard = load_shard(data, features=task.features, classes=task.classes)
+    log = Log(me, state)
+    record = log.record(version)
+    found = trainer.evaluate(model_file.decode(log.model(record), me.task.arrays), *shard.arrays())
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "version": record.version,
+                    "examples": found.examples,
+                    "correct": found.correct,
+                    "accuracy": found.accuracy,
+                    "loss": found.mean_loss,
+                }
+            )
+        )
+        return
+    console.print(
+        f"version {record.version}: {found.correct} of {found.examples} right,"
+        f" [bold]{percent(found.accuracy)}[/], mean loss {found.mean_loss:.4f}"
+    )
+
+
+@click.group()
+def model() -> None:
+    """Models as files."""
+
+
+@model.command(epilog="Example:  choral model export fed/aggregator --version 7 out.safetensors")
+@click.argument("folder", type=FOLDER)
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--version", type=int, help="Model version.  [default: the newest]")
+@click.option("--state", type=FOLDER, help="Where the SQLite file lives.  [default: FOLDER/state]")
+def export(folder: Path, out: Path, version: int | None, state: Path | None) -> None:
+    """Write a model version as safetensors."""
+    log = Log(Participant.load(folder), state)
+    record = log.record(version)
+    data = log.model(record)
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise ParameterError(f"{out}: cannot be written ({error.strerror})") from error
+    console.print(f"{out}: version {record.version}, {len(data)} bytes, SHA-256 {record.parameters.hex()}")
+
+
+COMMANDS = (predict, model)

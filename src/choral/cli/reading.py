@@ -1,0 +1,104 @@
+"""The log and the models, wherever a participant can read them from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from choral.client.transport import Transport
+from choral.errors import ParameterError, RecordError
+from choral.federation.enrolment import AGGREGATOR, Participant
+from choral.federation.records import Record, Records, verify
+from choral.learning import model_file
+from choral.protocol import wire
+from choral.protocol.access import Access
+from choral.service.store import Store
+
+
+class Log:
+    """The verified records and the models: the aggregator's from its file, a member's from the service.
+
+    Raises:
+        RecordError: a record that breaks a rule.
+    """
+
+    def __init__(self, me: Participant, state: Path | None = None) -> None:
+        self._me = me
+        self._store = Store(state or me.folder / "state", read_only=True) if me.name == AGGREGATOR else None
+        self.records = self._store.records(-1, 2**62) if self._store else self._fetch_all()
+        verify(self.records, aggregator=me.federation.aggregator_key, task=me.task.digest)
+
+    def _fetch_all(self) -> list[Record]:
+        found: list[Record] = []
+        while True:
+            (data,) = fetch(self._me, f"/v1/records?after={len(found) - 1}")
+            stretch = wire.decode(Records, data)
+            found += stretch.records
+            if not stretch.records or len(found) > stretch.newest:
+                return found
+
+    def record(self, version: int | None) -> Record:
+        """The record of a version, by default of the newest.
+
+        Raises:
+            ParameterError: there is no such version.
+        """
+        if not self.records:
+            raise ParameterError(
+                "there is no model yet", hint="the aggregator makes version 0 when it starts"
+            )
+        newest = self.records[-1].version
+        if version is not None and not 0 <= version <= newest:
+            raise ParameterError(f"there is no version {version}, the newest is {newest}")
+        return self.records[newest if version is None else version]
+
+    def model(self, record: Record) -> bytes:
+        """A version's safetensors, compared with the digest in its record.
+
+        Raises:
+            RecordError: they differ.
+        """
+        if self._store:
+            data = self._store.blob(record.parameters) or b""
+        else:
+            (data,) = fetch(self._me, f"/v1/models/{record.parameters.hex()}")
+        if model_file.digest(data) != record.parameters:
+            raise RecordError(f"the model of version {record.version} is not the one that its record names")
+        return data
+
+
+def fetch(me: Participant, *paths: str, patience: float = 5.0) -> list[bytes]:
+    """GETs, signed by this participant's key."""
+
+    async def run() -> list[bytes]:
+        access = Access(me.name, secrets.token_hex(8))
+        url = me.federation.aggregator.url
+        async with Transport(url, me.identity, access, patience=patience, jitter=random.random) as transport:
+            return [await transport.get(path) for path in paths]
+
+    return asyncio.run(run())
+
+
+def status_of(where: str) -> dict[str, Any]:
+    """An aggregator's status, by its address (from the same machine) or by a participant's folder."""
+    found: dict[str, Any]
+    if "://" not in where:
+        (data,) = fetch(Participant.load(Path(where)), "/v1/status")
+        found = json.loads(data)
+        return found
+    try:
+        answer = httpx.get(f"{where.rstrip('/')}/v1/status", timeout=5)
+        answer.raise_for_status()
+        found = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise ParameterError(
+            f"{where} did not say how it is ({error})",
+            hint="from another machine, give a participant's folder instead: its key signs the request",
+        ) from error
+    return found

@@ -1,0 +1,115 @@
+"""How things look in a terminal: errors with hints, logs, a member's events as lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+import structlog
+from rich.console import Console
+
+from choral.errors import ChoralError
+
+# in a pipe or a file there is no edge to wrap at
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
+
+
+def complain(error: ChoralError) -> None:
+    """An error as a sentence, the culprits, a hint."""
+    click.secho(f"error: {error.reason}", fg="red", err=True)
+    for name in ("culprits", "missing"):
+        if names := getattr(error, name, ()):
+            click.echo(f"  {name}: {', '.join(names)}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+
+
+def set_up_logs(form: str) -> None:
+    """Logs to standard error: readable on a terminal, JSON elsewhere, or as `form` says."""
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    last: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if text
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def member_line(event: str, details: dict[str, Any]) -> str | None:
+    """What a member's event means to a person; None for those that only a machine wants."""
+    form = _EVENTS.get(event)
+    return form(details) if form else None
+
+
+def _version(d: dict[str, Any]) -> str:
+    if d["version"] == 0:
+        return "[dim]version 0: the initial model[/]"
+    share = "with this member's update" if d["mine"] else "without this member's update"
+    before = f", version {d['version'] - 1} was {percent(d['accuracy_before'])} right on held-out data"
+    return f"[green]version {d['version']}[/] from {len(d['survivors'])} members, {share}{before}"
+
+
+def _trained(d: dict[str, Any]) -> str:
+    notes = [f"{d['clipped']} coordinates clipped"] if d["clipped"] else []
+    notes += ["weight capped"] if d["capped"] else []
+    here = f"; the model was {percent(d['accuracy'])} right here" if d["accuracy"] is not None else ""
+    return f"trained on {d['examples']} examples from version {d['version']}{here}" + "".join(
+        f" ({note})" for note in notes
+    )
+
+
+_EVENTS: dict[str, Any] = {
+    "warning": lambda d: f"[yellow]warning:[/] {d['reason']}",
+    "version": _version,
+    "trained": _trained,
+    "waiting": lambda d: f"[dim]waiting: {d['reason']}[/]",
+    "resting": lambda d: f"waiting for a changed model: {d['sent']} updates were sent from this one already",
+    "aborted": lambda d: (
+        f"[yellow]round aborted:[/] {d['reason']}"
+        + (f" (missing: {', '.join(d['missing'])})" if d["missing"] else "")
+        + (", training again" if d["spent"] else "")
+    ),
+    "refused": lambda d: (
+        f"[red]refused:[/] {d['reason']}"
+        + (f" (accused: {', '.join(d['culprits'])})" if d["culprits"] else "")
+    ),
+    "unreachable": lambda d: f"[yellow]{d['url']} cannot be reached[/] ({d['reason']}), trying on",
+    "last outcome": lambda d: (
+        f"the update sent last is in version {d['version']}"
+        if d["state"] == "done" and d["version"]
+        else f"the update sent last, from version {d['base']}, is in no model ({d['state']})"
+    ),
+    "done": lambda d: (
+        f"[bold green]training is over[/] at version {d['version']}"
+        + (
+            f", {percent(d['accuracy'])} right on this member's held-out data"
+            if d["accuracy"] is not None
+            else ""
+        )
+    ),
+}

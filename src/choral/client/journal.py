@@ -1,0 +1,103 @@
+"""What a member must not forget: which updates it has sent, and how far it has seen the log (§5).
+
+One SQLite file in the member's own state folder. An update is marked spent, on disk, before a byte of
+its masked vector is sent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from choral.errors import ParameterError, SpentError, TwoProcesses
+from choral.federation.records import Record
+from choral.protocol import wire
+
+FILE = "journal.sqlite"
+_SCHEMA = """
+create table if not exists head (one integer primary key check (one = 1), data blob not null);
+create table if not exists spent (
+    round_id blob primary key, base integer not null, parameters blob not null, digest blob not null
+);
+create unique index if not exists spent_once on spent (digest);
+"""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One masked vector that was, or was about to be, sent."""
+
+    round_id: bytes
+    base: int
+
+
+class Journal:
+    """The member's memory. Holds a lock on its file while it is open.
+
+    Raises:
+        TwoProcesses: another process has this journal open.
+        ParameterError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
+            self._db.execute("pragma locking_mode = exclusive")
+            self._db.execute("pragma synchronous = full")
+            self._db.execute("begin exclusive")
+            self._db.execute("commit")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise TwoProcesses(
+                    f"{path} is in use: another process is running as this member",
+                    hint="run one process a member; stop the other one first",
+                ) from error
+            raise ParameterError(
+                f"{path}: {error}", hint="the state folder must be writable by this user"
+            ) from error
+        except OSError as error:
+            raise ParameterError(f"{folder}: cannot be used as state folder ({error.strerror})") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def head(self) -> Record | None:
+        """The newest record that this member has verified."""
+        row = self._db.execute("select data from head").fetchone()
+        return wire.decode(Record, row[0]) if row else None
+
+    def saw(self, record: Record) -> None:
+        self._db.execute("insert or replace into head values (1, ?)", (wire.encode(record),))
+
+    def spend(self, round_id: bytes, base: Record, digest: bytes) -> None:
+        """Mark an update as sent, durably. Afterwards it may be sent, in this round only.
+
+        Args:
+            digest: SHA-256 of the encoded update, before masks.
+
+        Raises:
+            SpentError: this very update was sent in an earlier round.
+        """
+        try:
+            self._db.execute(
+                "insert into spent values (?, ?, ?, ?)", (round_id, base.version, base.parameters, digest)
+            )
+        except sqlite3.IntegrityError:
+            raise SpentError(
+                "this very update was sent before, in a round that may have ended without it",
+                hint="two sums that differ in one member would give that member away (§5)",
+            ) from None
+
+    def attempts(self, base: Record) -> int:
+        """How many masked vectors were sent from this model, under whatever version number."""
+        query = "select count(*) from spent where parameters = ?"
+        return int(self._db.execute(query, (base.parameters,)).fetchone()[0])
+
+    def last(self) -> Spent | None:
+        """The newest spent update."""
+        row = self._db.execute("select round_id, base from spent order by rowid desc limit 1").fetchone()
+        return Spent(*row) if row else None

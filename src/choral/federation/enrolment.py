@@ -1,0 +1,153 @@
+"""The federation file: who belongs, with which pinned keys, above which floors (§2).
+
+Every participant has its own copy and trusts no other. A member takes no security parameter from the
+aggregator: what stands here, in the member's own folder, is what counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from choral.errors import IdentityError, ParameterError
+from choral.federation.task import Hex32, Task, checked, read_toml
+from choral.primitives.identity import Identity
+from choral.protocol.parameters import Parameters
+
+MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+AGGREGATOR = "aggregator"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Aggregator(_Strict):
+    url: str
+    key: Hex32
+
+
+class Federation(_Strict):
+    """Who belongs to a federation, and what this participant insists on.
+
+    Attributes:
+        minimum: n_min, the smallest cohort this participant takes part in.
+        tolerated: c, how many members may collude with the aggregator; "quarter" is floor((n - 1) / 4).
+        sends_per_model: how many masked vectors a member sends from one and the same model (§5).
+    """
+
+    name: str
+    aggregator: Aggregator
+    members: dict[MemberName, Hex32]
+    minimum: Annotated[int, Field(ge=2)] = 3
+    tolerated: Annotated[int, Field(ge=0)] | Literal["quarter"] = "quarter"
+    sends_per_model: Annotated[int, Field(ge=1)] = 4
+
+    @model_validator(mode="after")
+    def _members_are_distinct(self) -> Federation:
+        keys = [self.aggregator.key, *self.members.values()]
+        if len(set(keys)) != len(keys):
+            raise ValueError("two participants have one and the same key")
+        if AGGREGATOR in self.members:
+            raise ValueError(f"a member cannot be called {AGGREGATOR!r}")
+        if len(self.members) < self.minimum:
+            raise ValueError(f"{len(self.members)} members, fewer than the smallest cohort of {self.minimum}")
+        if self.minimum < 3 and len(self.members) > 2:
+            raise ValueError("a smallest cohort of two is for federations of two only; raise it to 3 or more")
+        return self
+
+    @cached_property
+    def pinned(self) -> dict[str, bytes]:
+        """Identity keys of the members by name."""
+        return {name: bytes.fromhex(key) for name, key in self.members.items()}
+
+    @cached_property
+    def aggregator_key(self) -> bytes:
+        return bytes.fromhex(self.aggregator.key)
+
+    @property
+    def warning(self) -> str | None:
+        """What a person should know about the floors before taking part."""
+        if self.minimum > 2:
+            return None
+        return (
+            "this federation allows cohorts of two: from the sum and its own update, each of the two"
+            " members can work out the other's. Nothing is private between them."
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Federation:
+        """Read `federation.toml`.
+
+        Raises:
+            ParameterError: missing, not TOML, or not a possible federation.
+        """
+        return checked(cls, read_toml(path), str(path))
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(tomli_w.dumps(self.model_dump(mode="json")).encode())
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One participant's folder, read and checked: its name, its key, its copies of federation and task."""
+
+    folder: Path
+    name: str
+    identity: Identity
+    federation: Federation
+    task: Task
+
+    @classmethod
+    def load(cls, folder: Path) -> Participant:
+        """Read a folder that `choral init` made.
+
+        Raises:
+            ParameterError, IdentityError: a file that is missing or wrong, or a key that is not enrolled.
+        """
+        federation = Federation.load(folder / "federation.toml")
+        task = Task.load(folder / "task.toml")
+        identity = Identity.load(folder / "identity.pem")
+        if identity.public == federation.aggregator_key:
+            name = AGGREGATOR
+        else:
+            names = [name for name, key in federation.pinned.items() if key == identity.public]
+            if not names:
+                raise IdentityError(
+                    f"{folder / 'identity.pem'}: the key {identity.public.hex()[:16]}… is not enrolled in"
+                    f" {folder / 'federation.toml'}",
+                    hint="key and federation file belong to different federations, or this key was replaced",
+                )
+            name = names[0]
+        participant = cls(folder, name, identity, federation, task)
+        _ = participant.parameters
+        return participant
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """This participant's own frame for every round.
+
+        Raises:
+            ParameterError: floors that do not go with the task.
+        """
+        tolerated = self.federation.tolerated
+        return self.task.parameters(self.federation.minimum, None if tolerated == "quarter" else tolerated)
+
+    def expect(self, *, aggregator: bool) -> Participant:
+        """This participant, if it is of the wanted kind.
+
+        Raises:
+            ParameterError: a member's folder where the aggregator's is wanted, or the other way round.
+        """
+        if (self.name == AGGREGATOR) != aggregator:
+            wanted = "the aggregator's" if aggregator else "a member's"
+            raise ParameterError(
+                f"{self.folder} is the folder of {self.name}, expected {wanted}",
+                hint="`choral serve` runs the aggregator's folder, `choral join` a member's",
+            )
+        return self

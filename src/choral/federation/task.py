@@ -1,0 +1,172 @@
+"""The task: what is being learned and under which rules. Immutable; its digest is `task_digest` (§1)."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import cbor2
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from choral.errors import ParameterError, WireError
+from choral.federation.totals import Totals
+from choral.primitives.fixed_point import RingPlan
+from choral.primitives.identity import labelled
+from choral.protocol.parameters import Parameters
+from choral.protocol.wire import pack
+
+M = TypeVar("M", bound=BaseModel)
+Options = dict[str, bool | int | float | str]
+Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Shape = tuple[Annotated[int, Field(ge=1)], ...]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Model(_Strict):
+    """Which model, and the arrays that it consists of.
+
+    `name` is a built-in one, or "custom" for a trainer that the members bring along.
+    """
+
+    name: str
+    features: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=1, le=256)]
+    arrays: dict[str, Shape]
+    initial: Hex32  # SHA-256 of the first model's safetensors
+    options: Options = {}
+
+
+class Rule(_Strict):
+    """How the aggregator turns a mean update into the next model."""
+
+    name: str = "fedavg"
+    options: Options = {}
+
+
+class Task(_Strict):
+    """What every participant agrees on before the first round.
+
+    `verify` and `privacy` hold the places of §6.5 and §6.6, which this version does not have.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    model: Model
+    rule: Rule = Rule()
+    rounds: Annotated[int, Field(ge=1, le=10**6)] = 20
+    largest_cohort: int
+    clip: float = 8.0
+    weight_cap: int
+    holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    max_staleness: Annotated[int, Field(ge=0, le=100)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    sealing: Literal["aes-gcm"] = "aes-gcm"
+    verify: Literal[False] = False
+    privacy: Literal["none"] = "none"
+
+    @model_validator(mode="after")
+    def _plan_is_possible(self) -> Task:
+        try:
+            _ = self.plan
+        except ParameterError as error:
+            raise ValueError(error.reason) from error
+        return self
+
+    @cached_property
+    def plan(self) -> RingPlan:
+        return RingPlan(self.largest_cohort, self.clip, self.weight_cap)
+
+    @cached_property
+    def dimension(self) -> int:
+        """Number of parameters d."""
+        return sum(math.prod(shape) for shape in self.model.arrays.values())
+
+    @cached_property
+    def arrays(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """The model's arrays in the order of the flattened vector: by name."""
+        return tuple(sorted(self.model.arrays.items()))
+
+    def parameters(self, minimum: int, tolerated: int | None) -> Parameters:
+        """The protocol's frame: the task's sizes, and one participant's own floors."""
+        return Parameters(
+            plan=self.plan,
+            dimension=self.dimension,
+            auxiliary=Totals.WORDS,
+            minimum=minimum,
+            tolerated=tolerated,
+        )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """`task_digest`: SHA-256 over the label "choral/1 task" and the canonical CBOR. 32 bytes."""
+        return labelled("choral/1 task", self.encode())
+
+    def encode(self) -> bytes:
+        """Canonical CBOR."""
+        return pack(self.model_dump(mode="json"))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Task:
+        """The task in `data`.
+
+        Raises:
+            WireError: not the canonical CBOR of a task.
+        """
+        try:
+            task = checked(cls, cbor2.loads(data), "the task")
+        except Exception as error:
+            raise WireError(f"not a task: {error}") from error
+        if task.encode() != data:
+            raise WireError("a task that is not in canonical CBOR")
+        return task
+
+    @classmethod
+    def load(cls, path: Path) -> Task:
+        """Read `task.toml`.
+
+        Raises:
+            ParameterError: missing, not TOML, or not a possible task.
+        """
+        return checked(cls, read_toml(path), str(path))
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(tomli_w.dumps(self.model_dump(mode="json")).encode())
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as plain values.
+
+    Raises:
+        ParameterError: it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ParameterError(
+            f"{path}: cannot be read ({error.strerror})",
+            hint="`choral init` makes a participant's folder with every file in it",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path}: not TOML ({error})") from error
+
+
+def checked(kind: type[M], values: Any, where: str) -> M:
+    """`values` as a model of class `kind`.
+
+    Raises:
+        ParameterError: every field that is wrong, with what was found.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, entry['loc'])) or 'task'}: {entry['msg']} (found {entry['input']!r:.60})"
+            for entry in error.errors()
+        )
+        raise ParameterError(f"{where}: {wrong}") from None

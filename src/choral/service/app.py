@@ -1,0 +1,242 @@
+"""Routes: bytes in, bytes out (§7). What a request means is decided elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import structlog
+from quart import Quart, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from choral.errors import (
+    ChoralError,
+    IdentityError,
+    UnknownRound,
+    WireError,
+)
+from choral.federation.enrolment import AGGREGATOR, Participant
+from choral.federation.records import Records
+from choral.protocol import wire
+from choral.protocol.access import Access, verify_access
+from choral.protocol.messages import Advertise, Complaint, Consistency, Reveal, Shares
+from choral.service.bodies import read_body, read_vector
+from choral.service.live import LiveRound, StillWaiting
+from choral.service.problems import Refused, problem
+from choral.service.rounds import Rounds
+from choral.service.store import Store
+
+T = TypeVar("T")
+CBOR = "application/cbor"
+MESSAGE_LIMIT = 1 << 20
+log = structlog.get_logger("choral.app")
+
+
+def create_app(  # noqa: PLR0915  (one route after the other)
+    aggregator: Participant, rounds: Rounds, store: Store, *, wall: Callable[[], float] = time.time
+) -> Quart:
+    """The aggregator's web application."""
+    app = Quart(__name__, static_folder=None)
+    # sizes are checked here, against what the task needs; slow readers of a large model are no error
+    app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
+    federation, task, settings = aggregator.federation, aggregator.task, rounds.settings
+    keys = {**federation.pinned, AGGREGATOR: federation.aggregator_key}
+    vector_limit = wire.vector_bytes(task.dimension, task.parameters(2, 0).auxiliary)
+
+    def who(*, members_only: bool = True) -> Access:
+        """The member whose signed header the request carries (§7).
+
+        Raises:
+            IdentityError: none, of somebody who is not enrolled, too old, or not signed by its key.
+        """
+        access = verify_access(
+            request.headers.get("Authorization"),
+            request.method,
+            request.full_path.rstrip("?"),
+            keys=federation.pinned if members_only else keys,
+            now=wall(),
+            skew=settings.clock_skew_seconds,
+        )
+        return access
+
+    async def message(kind: type[T], access: Access) -> tuple[T, int]:
+        data = bytes(await read_body(MESSAGE_LIMIT, settings.phase_seconds))
+        found = wire.decode(kind, data)
+        _same_member(access, found)
+        return found, len(data)
+
+    async def answer(access: Access, waiting: Awaitable[Any]) -> Response:
+        """The message that `waiting` gives, or 202 when it takes too long."""
+        with rounds.presence.connection(access.member, access.session):
+            try:
+                data = wire.encode(await waiting)
+            except StillWaiting:
+                return Response(b"", 202, {"Retry-After": "0"})
+        return Response(data, 200, content_type=CBOR)
+
+    @app.get("/livez")
+    async def livez() -> Response:
+        return jsonify(status="alive")
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        version = await asyncio.to_thread(store.head)
+        return jsonify(status="ready", version=version.version if version else None)
+
+    @app.get("/v1/status")
+    async def status() -> Response:
+        if not _is_local(request.remote_addr):
+            who(members_only=False)
+        return jsonify(rounds.status())
+
+    @app.get("/v1/rounds")
+    async def history() -> Response:
+        if not _is_local(request.remote_addr):
+            who(members_only=False)
+        rows = await asyncio.to_thread(store.rounds)
+        return jsonify([{**asdict(row), "id": row.id.hex()} for row in rows])
+
+    @app.get("/v1/task")
+    async def get_task() -> Response:
+        who(members_only=False)
+        return Response(task.encode(), 200, {"ETag": f'"{task.digest.hex()}"'}, content_type=CBOR)
+
+    @app.get("/v1/records")
+    async def get_records() -> Response:
+        access = who(members_only=False)
+        after = request.args.get("after", -1, int)
+
+        async def stretch() -> Records:
+            head = rounds.training.head
+            if head.version <= after:
+                async with rounds.progress:
+                    try:
+                        await asyncio.wait_for(
+                            rounds.progress.wait_for(
+                                lambda: rounds.training.head.version > after or rounds.draining
+                            ),
+                            settings.wait_seconds,
+                        )
+                    except TimeoutError:
+                        raise StillWaiting from None
+            found = await asyncio.to_thread(store.records, after)
+            return Records(rounds.training.head.version, tuple(found))
+
+        if rounds.training.head.version < after:
+            return Response(wire.encode(Records(rounds.training.head.version, ())), 200, content_type=CBOR)
+        if access.member == AGGREGATOR:
+            return Response(wire.encode(await stretch()), 200, content_type=CBOR)
+        return await answer(access, stretch())
+
+    @app.get("/v1/models/<digest>")
+    async def get_model(digest: str) -> Response:
+        who(members_only=False)
+        data = await asyncio.to_thread(rounds.training.blob, _hex(digest))
+        headers = {"ETag": f'"{digest}"', "Cache-Control": "private, immutable, max-age=31536000"}
+        return Response(data, 200, headers, content_type="application/vnd.safetensors")
+
+    @app.post("/v1/rounds")
+    async def join() -> Response:
+        access = who()
+        found, size = await message(Advertise, access)
+        return await answer(access, rounds.join(found, access.session, size))
+
+    @app.post("/v1/rounds/<round_id>/shares")
+    async def shares(round_id: str) -> Response:
+        access = who()
+        found, size = await message(Shares, access)
+        _same_round(round_id, found)
+        return await answer(access, rounds.share(found, size))
+
+    @app.put("/v1/rounds/<round_id>/masked")
+    async def put_masked(round_id: str) -> Response:
+        access = who()
+        rounds.in_roster(_hex(round_id), access.member)
+        with rounds.presence.connection(access.member, access.session):
+            data = await read_vector(vector_limit, settings.phase_seconds)
+        found = wire.decode_vector(data, task.dimension, aggregator.parameters.auxiliary)
+        _same_member(access, found.head)
+        _same_round(round_id, found.head)
+        return await answer(access, rounds.mask(found, len(data)))
+
+    @app.get("/v1/rounds/<round_id>/masked")
+    async def get_masked(round_id: str) -> Response:
+        access = who()
+        return await answer(access, rounds.survivors(_hex(round_id), access.member))
+
+    @app.post("/v1/rounds/<round_id>/consistency")
+    async def consistency(round_id: str) -> Response:
+        access = who()
+        found, size = await message(Consistency, access)
+        _same_round(round_id, found)
+        return await answer(access, rounds.endorse(found, size))
+
+    @app.post("/v1/rounds/<round_id>/unmask")
+    async def unmask(round_id: str) -> Response:
+        access = who()
+        found, size = await message(Reveal, access)
+        _same_round(round_id, found)
+        return await answer(access, rounds.reveal(found, size))
+
+    @app.post("/v1/rounds/<round_id>/complaint")
+    async def complaint(round_id: str) -> Response:
+        access = who()
+        found, size = await message(Complaint, access)
+        _same_round(round_id, found)
+        await rounds.complain(found, size)
+        return Response(b"", 204)
+
+    @app.get("/v1/rounds/<round_id>")
+    async def outcome(round_id: str) -> Response:
+        who(members_only=False)
+        found = await rounds.outcome(_hex(round_id))
+        if isinstance(found, LiveRound):
+            return jsonify(id=round_id, state="open", phase=found.machine.phase.value)
+        return jsonify({**asdict(found), "id": round_id})
+
+    @app.errorhandler(ChoralError)
+    async def refuse(error: ChoralError) -> Response:
+        return problem(error)
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        return problem(Refused(status, "http", error.description or error.name))
+
+    @app.errorhandler(Exception)
+    async def internal(error: Exception) -> Response:
+        log.exception("a request failed", path=request.path)
+        return problem(Refused(500, "internal", f"the aggregator failed: {type(error).__name__}"))
+
+    return app
+
+
+def _hex(text: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != 32:
+        raise UnknownRound(f"found {text[:80]!r} in the address, expected 64 hexadecimal digits")
+    return value
+
+
+def _same_round(round_id: str, found: Any) -> None:
+    if _hex(round_id) != found.round_id:
+        raise WireError("the round in the address is not the one in the message")
+
+
+def _same_member(access: Access, found: Any) -> None:
+    if access.member != found.member:
+        raise IdentityError(f"{access.member} sent a message in the name of {found.member}")
+
+
+def _is_local(address: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(address or "").is_loopback
+    except ValueError:
+        return False

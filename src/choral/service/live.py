@@ -1,0 +1,64 @@
+"""A round in this process: the protocol's machine, and what the service knows around it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from choral.errors import ChoralError
+from choral.federation.records import Record
+from choral.protocol.aggregator import AggregatorRound, Phase
+from choral.service.store import RoundRow
+
+PHASES = (Phase.ADVERTISE, Phase.SHARE, Phase.MASK, Phase.CONSISTENCY, Phase.UNMASK)
+
+
+class StillWaiting(Exception):
+    """The phase is not over yet: ask again (§7, 202)."""
+
+
+@dataclass(eq=False)
+class LiveRound:
+    """A round in this process: the machine, and what surrounds it."""
+
+    machine: AggregatorRound
+    base: Record
+    opened: float
+    began: float
+    deadline: float = 0.0
+    failure: ChoralError | None = None
+    record: Record | None = None
+    sessions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: dict[Phase, asyncio.Event] = field(default_factory=lambda: {p: asyncio.Event() for p in PHASES})
+
+    @property
+    def id(self) -> bytes:
+        return self.machine.round_id or b""
+
+    @property
+    def over(self) -> bool:
+        return self.failure is not None or self.record is not None
+
+    def row(self, state: str, seconds: float | None = None, **details: Any) -> RoundRow:
+        roster = self.machine.received(Phase.ADVERTISE)
+        return RoundRow(
+            self.id,
+            self.base.version,
+            self.opened,
+            state,
+            seconds,
+            {
+                "roster": roster,
+                "survivors": self.machine.received(Phase.MASK),
+                "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
+                "bytes_in": self.bytes_in,
+                "bytes_out": self.bytes_out,
+                **details,
+            },
+        )

@@ -1,0 +1,69 @@
+"""Who is there: a member is waited for while it has a connection open, or had one moments ago (§7)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+
+class Presence:
+    """Connections of members over time.
+
+    Args:
+        members: names of all that are enrolled.
+        clock: seconds, monotonic.
+        gone_seconds: after this long without a connection a member counts as gone.
+        startup_seconds: members never heard from are waited for this long after the start.
+        changed: called when a connection opens or closes.
+    """
+
+    def __init__(
+        self,
+        members: Iterable[str],
+        clock: Callable[[], float],
+        *,
+        gone_seconds: float,
+        startup_seconds: float,
+        changed: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._gone = gone_seconds
+        self._startup_over = clock() + startup_seconds
+        self._changed = changed
+        self._open: dict[str, Counter[str]] = {name: Counter() for name in members}
+        self._heard: dict[str, float] = {}
+
+    @contextmanager
+    def connection(self, member: str, session: str) -> Iterator[None]:
+        """While a request of `member` is being answered; `session` tells its processes apart."""
+        sessions = self._open[member]
+        sessions[session] += 1
+        self._heard[member] = self._clock()
+        self._changed()
+        try:
+            yield
+        finally:
+            sessions[session] -= 1
+            if not sessions[session]:
+                del sessions[session]
+            self._heard[member] = self._clock()
+            self._changed()
+
+    def connected(self, member: str, session: str | None = None) -> bool:
+        """Whether the member (or one of its processes) has a request open."""
+        sessions = self._open[member]
+        return session in sessions if session else bool(sessions)
+
+    def seconds_since(self, member: str) -> float | None:
+        """How long ago the member was heard from; 0 while connected, None if never."""
+        if self.connected(member):
+            return 0.0
+        return self._clock() - self._heard[member] if member in self._heard else None
+
+    def waited_for(self, member: str) -> bool:
+        """Whether a round should wait for this member."""
+        since = self.seconds_since(member)
+        if since is None:
+            return self._clock() < self._startup_over
+        return since < self._gone

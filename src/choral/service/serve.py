@@ -1,0 +1,91 @@
+"""Runs the aggregator until it is told to stop. SIGTERM lets the running round end first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from choral.federation.enrolment import Participant
+from choral.service.app import create_app
+from choral.service.rounds import Rounds
+from choral.service.settings import Settings
+from choral.service.store import Store
+from choral.service.training import Training
+
+log = structlog.get_logger("choral.serve")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with the signals left to us: it would close connections that a round still needs."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    aggregator: Participant,
+    settings: Settings,
+    *,
+    witness: Path | None = None,
+    started: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal stops at once.
+
+    Raises:
+        ParameterError, RecordError: a folder or a store that cannot be served.
+        OSError: the address cannot be listened on.
+    """
+    store = Store(settings.state)
+    try:
+        training = await asyncio.to_thread(Training, aggregator, store)
+        if aborted := store.abort_open_rounds("the aggregator was restarted"):
+            log.warning("rounds were open when the aggregator stopped", rounds=aborted)
+        rounds = Rounds(aggregator, settings, training, store, witness=witness)
+        config = uvicorn.Config(
+            create_app(aggregator, rounds, store),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+            lifespan="off",
+        )
+        server = _Server(config)
+        _stop_on_signals(server, rounds, settings)
+        running = asyncio.create_task(server.serve())
+        while not server.started and not running.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            host, port = server.servers[0].sockets[0].getsockname()[:2]
+            started(f"http://{host}:{port}")
+        await running
+    finally:
+        store.close()
+
+
+def _stop_on_signals(server: uvicorn.Server, rounds: Rounds, settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def drain() -> None:
+        await rounds.drain(settings.phase_seconds)
+        server.should_exit = True
+
+    def stop() -> None:
+        if tasks:
+            server.should_exit = server.force_exit = True
+            return
+        log.info("stopping")
+        tasks.add(loop.create_task(drain()))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)

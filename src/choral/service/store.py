@@ -1,0 +1,191 @@
+"""What the aggregator knows for good, in one SQLite file. It is saved before it is answered (§5)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+from choral.errors import ParameterError
+from choral.federation.records import Record
+from choral.protocol import wire
+
+FILE = "aggregator.sqlite"
+_SCHEMA = """
+create table records (
+    version integer primary key, round_id blob not null, digest blob not null, data blob not null
+);
+create unique index record_of_round on records (round_id) where version > 0;
+create table blobs (digest blob primary key, data blob not null) without rowid;
+create table rounds (
+    id blob primary key, base integer not null, opened real not null, state text not null,
+    seconds real, details text not null
+);
+"""
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One round as remembered. `state` is open, done or aborted."""
+
+    id: bytes
+    base: int
+    opened: float
+    state: str
+    seconds: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """The SQLite file of one aggregator; safe to use from several threads.
+
+    Args:
+        folder: where the file is, or is to be made.
+        read_only: only look, also while an aggregator is running.
+
+    Raises:
+        ParameterError: the file cannot be opened, is in use, or a newer Choral wrote it.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self.path = folder / FILE
+        self._lock = threading.Lock()
+        self._guard: IO[bytes] | None = None
+        if read_only and not self.path.exists():
+            raise ParameterError(
+                f"{self.path}: no such file", hint="has the aggregator run from this folder?"
+            )
+        try:
+            if not read_only:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._guard = _alone(folder / "lock")
+            self._db = sqlite3.connect(
+                f"file:{quote(str(self.path))}?mode={'ro' if read_only else 'rwc'}",
+                uri=True, check_same_thread=False, isolation_level=None, timeout=5,
+            )  # fmt: skip
+            if not read_only:
+                self._db.execute("pragma journal_mode = wal")
+                self._db.execute("pragma synchronous = full")
+            (version,) = self._db.execute("pragma user_version").fetchone()
+            if version == 0 and not read_only:
+                with self._write() as db:
+                    for statement in _SCHEMA.split(";"):
+                        db.execute(statement)
+                    db.execute(f"pragma user_version = {_VERSION}")
+        except (sqlite3.Error, OSError) as error:
+            raise ParameterError(
+                f"{self.path}: cannot be opened ({error})", hint="is the folder there, and writable?"
+            ) from error
+        if version > _VERSION:
+            raise ParameterError(f"{self.path} was written by a newer Choral (layout {version})")
+
+    def close(self) -> None:
+        self._db.close()
+        if self._guard:
+            self._guard.close()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._db.execute("begin immediate")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("rollback")
+                raise
+            self._db.execute("commit")
+
+    def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    # ----- the model log ----------------------------------------------------------------------
+
+    def head(self) -> Record | None:
+        """The newest record, or None before the first."""
+        rows = self._read("select data from records order by version desc limit 1")
+        return wire.decode(Record, rows[0][0]) if rows else None
+
+    def records(self, after: int, limit: int = 1000) -> list[Record]:
+        """Records of versions above `after`, oldest first."""
+        rows = self._read("select data from records where version > ? order by version limit ?", after, limit)
+        return [wire.decode(Record, data) for (data,) in rows]
+
+    def record_of(self, round_id: bytes) -> Record | None:
+        """The record that a round led to."""
+        rows = self._read("select data from records where round_id = ? and version > 0", round_id)
+        return wire.decode(Record, rows[0][0]) if rows else None
+
+    def blob(self, digest: bytes) -> bytes | None:
+        """A model or a rule's state by its digest."""
+        rows = self._read("select data from blobs where digest = ?", digest)
+        return rows[0][0] if rows else None
+
+    def append(self, record: Record, blobs: dict[bytes, bytes], finished: RoundRow | None = None) -> None:
+        """A record, what it refers to and the end of its round: all or nothing (§5)."""
+        with self._write() as db:
+            for digest, data in blobs.items():
+                db.execute("insert or ignore into blobs values (?, ?)", (digest, data))
+            db.execute(
+                "insert into records values (?, ?, ?, ?)",
+                (record.version, record.round_id, record.digest, wire.encode(record)),
+            )
+            if finished:
+                self._put(db, finished)
+
+    # ----- rounds -----------------------------------------------------------------------------
+
+    def put_round(self, row: RoundRow) -> None:
+        """Remember a round, or what became of it."""
+        with self._write() as db:
+            self._put(db, row)
+
+    @staticmethod
+    def _put(db: sqlite3.Connection, row: RoundRow) -> None:
+        db.execute(
+            "insert or replace into rounds values (?, ?, ?, ?, ?, ?)",
+            (row.id, row.base, row.opened, row.state, row.seconds, json.dumps(row.details)),
+        )
+
+    def round(self, round_id: bytes) -> RoundRow | None:
+        rows = self._read("select * from rounds where id = ?", round_id)
+        return _row(rows[0]) if rows else None
+
+    def rounds(self, limit: int = 200) -> list[RoundRow]:
+        """The newest rounds, oldest first."""
+        rows = self._read("select * from rounds order by opened desc, rowid desc limit ?", limit)
+        return [_row(row) for row in reversed(rows)]
+
+    def abort_open_rounds(self, reason: str) -> int:
+        """After a restart: rounds that were open are over, and their members will ask."""
+        details = json.dumps({"reason": reason})
+        with self._write() as db:
+            return db.execute(
+                "update rounds set state = 'aborted', details = ? where state = 'open'", (details,)
+            ).rowcount
+
+
+def _alone(path: Path) -> IO[bytes]:
+    """A lock that ends with the process: two aggregators on one file would fork the log."""
+    guard = path.open("ab")
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        guard.close()
+        raise ParameterError(
+            f"{path.parent} is in use: another aggregator is running from it",
+            hint="stop that one first, or give this one another `--state`",
+        ) from None
+    return guard
+
+
+def _row(row: tuple[Any, ...]) -> RoundRow:
+    return RoundRow(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]))
