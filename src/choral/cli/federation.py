@@ -185,6 +185,7 @@ def _task(count: int, given: dict[str, Any]) -> tuple[Task, bytes]:
 @click.option(
     "--startup-seconds", type=float, help="After a start, wait this long for members never heard from."
 )
+@click.option("--pace-seconds", type=float, help="At least this long from one model version to the next.")
 @click.option("--wait-seconds", type=float, help="Longest wait of one request.")
 @click.option(
     "--witness", type=FOLDER, help="Also write every masked vector and sum here (for demonstrations)."

@@ -83,6 +83,7 @@ class Rounds:
         self._joined: dict[bytes, LiveRound] = {}
         self._drivers: set[asyncio.Task[None]] = set()
         self.draining = False
+        self._not_before = 0.0
         self.progress = asyncio.Condition()
         self.presence = Presence(
             aggregator.federation.members,
@@ -323,6 +324,8 @@ class Rounds:
             raise RoundAborted("every member that had joined went away")
         if self.training.head.version - live.base.version > self._me.task.max_staleness:
             raise Superseded(f"version {self.training.head.version} came first")
+        if self._clock() < self._not_before:
+            return False
         target = min(self.settings.cohort or len(machine.pinned), machine.parameters.plan.n_max)
         enough = got >= machine.needed and (over or not self.awaited(live))
         return got >= max(target, machine.needed) or enough
@@ -361,6 +364,7 @@ class Rounds:
                     "done", self._clock() - live.began, version=record.version, culprits=list(total.culprits)
                 ),
             )
+            self._not_before = self._clock() + self.settings.pace_seconds
             live.machine.total = None  # the vectors are in the model now
         log.info(
             "a new model version", round=live.id.hex()[:12], version=live.record.version,

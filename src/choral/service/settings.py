@@ -27,6 +27,7 @@ class Settings(BaseSettings):
         phase_seconds: deadline of each later phase.
         gone_seconds: a member whose connections broke this long ago is not waited for.
         startup_seconds: how long members that were never heard from are waited for after a start.
+        pace_seconds: at least this long from one model version to the next cohort's closing.
         wait_seconds: longest wait of one request; then it is answered 202 (§7).
         clock_skew_seconds: how far a member's clock may be off.
         threads: for masks; by default the number of cores.
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
     phase_seconds: Seconds = 30.0
     gone_seconds: Seconds = 3.0
     startup_seconds: Annotated[float, Field(ge=0)] = 10.0
+    pace_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 0.0
     wait_seconds: Annotated[float, Field(gt=0, le=60)] = 20.0
     clock_skew_seconds: Seconds = 300.0
     threads: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1
