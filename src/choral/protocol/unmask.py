@@ -68,34 +68,29 @@ class Holders:
         self._cohort = cohort
         self._names = names
         self._disputes: set[tuple[str, str]] = set()
+        self._recovered: list[tuple[str, Mapping[str, bytes], tuple[str, ...]]] = []
         self._choose(names[: cohort.threshold])
 
-    def culprits(self) -> tuple[str, ...]:
-        """The fewest members who, if they lied, explain every dispute; both sides where it could be either.
+    def _choose(self, names: Sequence[str]) -> None:
+        self._chosen = tuple(names)
+        self._weights = self._coefficients(self._chosen, 0)
 
-        A share that does not fit was either dealt wrong or revealed wrong. Who has the most disputes is
-        named first, and what that explains is not held against others: a lying dealer cannot have the
-        honest holders of its shares accused, nor a lying holder the honest dealers.
-        """
-        named: set[str] = set()
-        left = self._disputes
-        while left:
-            counts = Counter(name for dispute in left for name in dispute)
-            most = max(counts.values())
-            named |= {name for name, count in counts.items() if count == most}
-            left = {dispute for dispute in left if not named & set(dispute)}
-        return tuple(sorted(named))
-
-    def _choose(self, names: list[str]) -> None:
-        self._chosen = names
-        self._weights = shamir.coefficients([self._cohort.index[name] for name in names])
+    def _coefficients(self, names: Sequence[str], at: int) -> list[int]:
+        return shamir.coefficients([self._cohort.index[name] for name in names], at)
 
     def recover(self, dealer: str, shares: Mapping[str, bytes], check: Callable[[bytes], bool]) -> bytes:
         """The dealer's secret that passes `check`, looking past wrong shares where there are spare ones."""
         secret = self._read(shares)
         if check(secret):
+            self._recovered.append((dealer, shares, self._chosen))
             return secret
-        return self._search(dealer, shares, check)
+        secret = self._search(dealer, shares, check)
+        self._recovered.append((dealer, shares, self._chosen))
+        self._compare(self._recovered[-1:])
+        undisputed = self._undisputed()
+        disputed = [name for name in self._names if name not in undisputed]
+        self._choose((undisputed + disputed)[: self._cohort.threshold])
+        return secret
 
     def _read(self, shares: Mapping[str, bytes]) -> bytes:
         return shamir.evaluate(self._weights, [shares[name] for name in self._chosen])
@@ -108,7 +103,6 @@ class Holders:
                 self._choose(order.sample(pool, t))
                 secret = self._read(shares)
                 if check(secret):
-                    self._settle(dealer, shares)
                     return secret
         raise RoundAborted(
             f"the shares of {dealer} that {len(self._names)} members revealed do not give its secret back",
@@ -120,13 +114,33 @@ class Holders:
         disputed = {holder for _, holder in self._disputes}
         return [name for name in self._names if name not in disputed]
 
-    def _settle(self, dealer: str, shares: Mapping[str, bytes]) -> None:
-        """Whose share is not on the polynomial that the good subset spans is in dispute with the dealer."""
-        indices = [self._cohort.index[name] for name in self._chosen]
-        values = [shares[name] for name in self._chosen]
-        for name in self._names:
-            weights = shamir.coefficients(indices, at=self._cohort.index[name])
-            if shamir.evaluate(weights, values) != shares[name]:
-                self._disputes.add((dealer, name))
-        undisputed = self._undisputed()
-        self._choose((undisputed + [name for name in self._names if name not in undisputed])[: len(indices)])
+    def _compare(self, recovered: Sequence[tuple[str, Mapping[str, bytes], tuple[str, ...]]]) -> None:
+        """Whose share is not on the polynomial that gave the secret is in dispute with its dealer."""
+        lines = {
+            (good, name): self._coefficients(good, self._cohort.index[name])
+            for good in {good for _, _, good in recovered}
+            for name in self._names
+        }
+        for dealer, shares, good in recovered:
+            values = [shares[name] for name in good]
+            for name in self._names:
+                if shamir.evaluate(lines[good, name], values) != shares[name]:
+                    self._disputes.add((dealer, name))
+
+    def culprits(self) -> tuple[str, ...]:
+        """The fewest members who, if they lied, explain every dispute; both sides where it could be either.
+
+        A share that does not fit was either dealt wrong or revealed wrong. Who has the most disputes is
+        named first, and what that explains is not held against others: a lying dealer cannot have the
+        honest holders of its shares accused, nor a lying holder the honest dealers.
+        """
+        if self._disputes:  # then every share is looked at, not only those that stood in the way
+            self._compare(self._recovered)
+        named: set[str] = set()
+        left = self._disputes
+        while left:
+            counts = Counter(name for dispute in left for name in set(dispute))
+            most = max(counts.values())
+            named |= {name for name, count in counts.items() if count == most}
+            left = {dispute for dispute in left if not named & set(dispute)}
+        return tuple(sorted(named))
