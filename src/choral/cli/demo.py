@@ -1,1 +1,433 @@
-COMMANDS = ()
+"""`choral demo`: a whole federation on this machine, with real processes, in under a minute."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import numpy as np
+from rich.progress import track
+from rich.table import Table
+
+from choral.cli.data import examples_of, write_shards
+from choral.cli.federation import make_federation
+from choral.cli.stage import Stage
+from choral.cli.terminal import console, errors, percent, size
+from choral.cli.trainers import trainer_for
+from choral.data import load_shard
+from choral.errors import ChoralError, ParameterError
+from choral.federation.enrolment import Participant
+from choral.learning import model_file
+from choral.learning.baselines import train_alone
+from choral.learning.trainer import Trainer
+from choral.service.store import Store
+
+OPTIONS = {
+    "softmax": {"epochs": 5, "rate": 0.5},
+    "mlp": {"epochs": 5, "rate": 0.2, "hidden": 64},
+}
+_STUCK_SECONDS = 60.0
+_PHASES = ("advertise", "share", "mask", "consistency", "unmask")
+
+
+@dataclass
+class Story:
+    """What happened, as it is told and as `--json` gives it."""
+
+    names: list[str]
+    trainer: Trainer
+    test: tuple[Any, Any]
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    killed: str | None = None
+    killed_in: str | None = None
+    came_back: int | None = None
+    digest: str = ""
+
+
+@click.command(epilog="Example:  choral demo --members 5 --split label --seed 1")
+@click.option("--members", default=5, show_default=True, type=click.IntRange(2, 50))
+@click.option("--rounds", default=25, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--split", default="label", show_default=True, help="iid, label, dirichlet:A or shards:K.")
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits (real), synthetic, or npy:DIR of your own shards.",
+)
+@click.option("--model", default="softmax", show_default=True, type=click.Choice(["softmax", "mlp"]))
+@click.option(
+    "--kill/--no-kill", default=True, show_default=True, help="Kill a member in the middle of a round."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Keep everything in this new folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of standard output.")
+def demo(
+    members: int,
+    rounds: int,
+    split: str,
+    data: str,
+    model: str,
+    kill: bool,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """A real aggregator and real members on this machine, real digits, secure aggregation.
+
+    Makes keys and shards in a temporary folder, starts one process for the aggregator and one for
+    each member, trains, kills a member with SIGKILL in the middle of a round and starts it again.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        if out is None:
+            folder = Path(tempfile.mkdtemp(prefix="choral-demo-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            folder = out
+            if folder.exists() and any(folder.iterdir()):
+                raise ParameterError(f"{folder} is not empty", hint="give --out a new folder")
+        shards, held_out = _shards(folder / "shards", data, members, split, seed)
+        story = _provision(folder, shards, held_out, model, rounds, seed)
+        if kill and len(shards) < 4:
+            errors.print("[yellow]nobody is killed:[/] with fewer than 4 members a round needs all of them")
+            kill = False
+        stage = stack.enter_context(Stage(folder / "logs"))
+        _play(story, stage, folder, shards, rounds, kill=kill, seed=seed)
+        with console.status("checking every sum, and training alone and pooled to compare"):
+            exact = _sums_are_exact(folder / "witness", story)
+            alone, pooled = _baselines(story, shards, rounds, seed)
+    seconds = time.monotonic() - began
+    _tell(
+        story, folder, shards, alone=alone, pooled=pooled, exact=exact, kept=out is not None, seconds=seconds
+    )
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "rounds": len(story.rounds),
+                    "accuracy": story.accuracy,
+                    "accuracy_alone": alone,
+                    "accuracy_pooled": pooled,
+                    "survivors": [sorted(row["details"]["survivors"]) for row in story.rounds],
+                    "dropped": [sorted(row["details"]["dropped"]) for row in story.rounds],
+                    "absent": [
+                        sorted(set(story.names) - set(row["details"]["roster"])) for row in story.rounds
+                    ],
+                    "killed": story.killed,
+                    "sum_exact": exact["all"],
+                    "bytes_up_per_member": exact["bytes_up"],
+                    "seconds": round(seconds, 3),
+                    "model_digest": story.digest,
+                    "seed": seed,
+                }
+            )
+        )
+    if not exact["all"]:
+        raise ChoralError("a sum was not that of its survivors' updates: this must never happen")
+
+
+# ----- setting the stage ----------------------------------------------------------------------
+
+
+def _shards(folder: Path, data: str, members: int, split: str, seed: int) -> tuple[list[Path], Path]:
+    if not data.startswith("npy:"):
+        X, y = examples_of(data, 3000, seed)
+        paths = write_shards(folder, X, y, members=members, split=split, test=0.2, seed=seed)
+        return paths, folder / "test_data.npy"
+    own = Path(data.removeprefix("npy:"))
+    paths = sorted(own.glob("client_*_data.npy"), key=lambda path: (len(path.name), path.name))
+    if len(paths) < 2:
+        raise ParameterError(
+            f"{own} holds {len(paths)} files named client_*_data.npy, expected at least 2",
+            hint="save_shard() writes such files; `choral data split` makes them from one",
+        )
+    if not (own / "test_data.npy").exists():
+        raise ParameterError(
+            f"{own} has no test_data.npy to measure on", hint="`choral data split` makes one"
+        )
+    return paths, own / "test_data.npy"
+
+
+def _provision(folder: Path, shards: list[Path], held_out: Path, model: str, rounds: int, seed: int) -> Story:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = [f"member-{i}" for i in range(1, len(shards) + 1)]
+    make_federation(
+        folder / "fed",
+        names,
+        shards=shards,
+        model=model,
+        options=OPTIONS[model],
+        rounds=rounds,
+        url=f"http://127.0.0.1:{port}",
+        seed=seed,
+    )
+    task = Participant.load(folder / "fed" / "aggregator").task
+    _, trainer = trainer_for(model, task.model.features, task.model.classes, OPTIONS[model])
+    test = load_shard(held_out, features=task.model.features, classes=task.model.classes).arrays()
+    console.print(
+        f"[bold]{len(names)} members[/], {task.dimension} parameters, keys and shards made. They hold:"
+    )
+    for name, path in zip(names, shards, strict=True):
+        labels = load_shard(path).describe().labels
+        console.print(f"  {name}: {sum(labels.values())} images of {', '.join(map(str, labels))}")
+    return Story(names, trainer, test)
+
+
+# ----- the play -------------------------------------------------------------------------------
+
+
+def _play(
+    story: Story, stage: Stage, folder: Path, shards: list[Path], rounds: int, *, kill: bool, seed: int
+) -> None:
+    fed, witness = folder / "fed", folder / "witness"
+
+    def start(name: str) -> None:
+        shard = shards[story.names.index(name)]
+        stage.start(name, "join", fed / name, "--data", shard, "--witness", witness, "--json")
+
+    # the pace lets a person see the rounds; patience with slow starts keeps a run repeatable
+    knobs = {"--pace-seconds": 0.3, "--startup-seconds": 60, "--gone-seconds": 1 if kill else 20}
+    stage.start(
+        "aggregator", "serve", fed / "aggregator", "--witness", witness,
+        *(str(part) for knob in knobs.items() for part in knob),
+    )  # fmt: skip
+    for name in story.names:
+        start(name)
+    url = Participant.load(fed / "aggregator").federation.aggregator.url
+    victim = story.names[len(story.names) // 2]
+    heard = time.monotonic()
+    with httpx.Client(base_url=url, timeout=5) as http, console.status("starting processes") as spinner:
+        _wait_until_up(http, stage)
+        store = Store(fed / "aggregator" / "state", read_only=True)
+        while len(story.rounds) < rounds:
+            stage.check()
+            status = http.get("/v1/status").json()
+            spinner.update(_now(status, story.names))
+            if status["version"] > len(story.rounds):
+                heard = time.monotonic()
+                _new_versions(story, http, store)
+            elif time.monotonic() - heard > _STUCK_SECONDS:
+                raise ChoralError(f"no new version for {_STUCK_SECONDS:.0f} s", hint=f"see {folder / 'logs'}")
+            hunting = kill and story.killed is None and len(story.rounds) >= rounds // 3
+            if hunting and _kill_in_the_middle(story, stage, http, victim, status):
+                now = f"phase {story.killed_in} of round {len(story.rounds) + 1}"
+                console.print(f"[red]SIGKILL[/] to {victim}, in {now}")
+            if story.killed and story.came_back is None and len(story.rounds) >= _return_at(story, rounds):
+                start(victim)
+                story.came_back = len(story.rounds)
+                console.print(f"[green]{victim} is started again[/]")
+            time.sleep(0.002 if hunting else 0.03)
+        store.close()
+
+
+def _return_at(story: Story, rounds: int) -> int:
+    killed_at = next(
+        (i for i, row in enumerate(story.rounds, 1) if story.killed in row["details"]["dropped"]), rounds
+    )
+    return min(killed_at + 3, rounds - 1)
+
+
+def _wait_until_up(http: httpx.Client, stage: Stage) -> None:
+    until = time.monotonic() + _STUCK_SECONDS
+    while time.monotonic() < until:
+        stage.check()
+        try:
+            http.get("/livez").raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.05)
+        else:
+            return
+    raise ChoralError(f"the aggregator did not come up within {_STUCK_SECONDS:.0f} s")
+
+
+def _kill_in_the_middle(
+    story: Story, stage: Stage, http: httpx.Client, victim: str, status: dict[str, Any]
+) -> bool:
+    """Hold the victim still when it owes the open phase a message; if it still does then, kill it."""
+    if not _owes(status, victim):
+        return False
+    stage.signal(victim, signal.SIGSTOP)
+    phase = _owes(http.get("/v1/status").json(), victim)
+    if phase is None:
+        stage.signal(victim, signal.SIGCONT)
+        return False
+    stage.kill(victim)
+    story.killed, story.killed_in = victim, phase
+    return True
+
+
+def _owes(status: dict[str, Any], victim: str) -> str | None:
+    for cohort in status["cohorts"]:
+        phase = cohort["phase"]
+        if (
+            phase in ("share", "mask")
+            and victim in cohort["in"]["advertise"]
+            and victim not in cohort["in"][phase]
+        ):
+            return str(phase)
+    return None
+
+
+def _now(status: dict[str, Any], names: list[str]) -> str:
+    """The running round in a line: a place for every member, filled when its message is in."""
+    if not status["cohorts"]:
+        return f"version {status['version']}: members are training"
+    cohort = status["cohorts"][0]
+    got = set(cohort["in"][cohort["phase"]])
+    marks = " ".join(f"{name}{'[green]●[/]' if name in got else '[dim]○[/]'}" for name in names)
+    return f"round {status['version'] + 1}, {cohort['phase']:<11} {marks}"
+
+
+def _new_versions(story: Story, http: httpx.Client, store: Store) -> None:
+    done = {row["details"]["version"]: row for row in http.get("/v1/rounds").json() if row["state"] == "done"}
+    for record in store.records(len(story.rounds)):
+        row = done.get(record.version)
+        if row is None:
+            return
+        data = store.blob(record.parameters)
+        assert data is not None  # noqa: S101  (stored in one transaction with its record)
+        measured = story.trainer.evaluate(model_file.decode(data), *story.test)
+        story.rounds.append(row)
+        story.accuracy.append(measured.accuracy)
+        story.digest = record.parameters.hex()
+        details = row["details"]
+        marks = "".join(
+            "[green]●[/]"
+            if name in details["survivors"]
+            else "[red]✗[/]"
+            if name in details["dropped"]
+            else "[dim]·[/]"
+            for name in story.names
+        )
+        lost = "".join(f", {name} dropped in {phase}" for name, phase in details["dropped"].items())
+        took = sum(details["seconds"].get(name, 0.0) for name in (*_PHASES[1:], "sum"))
+        console.print(
+            f"round {record.version:>3}  {marks}  {len(details['survivors'])} in the sum  accuracy"
+            f" [bold]{percent(measured.accuracy):>6}[/]  {size(details['bytes_in']):>8} up  {took:.3f} s{lost}"
+        )
+
+
+# ----- checking and telling -------------------------------------------------------------------
+
+
+def _sums_are_exact(witness: Path, story: Story) -> dict[str, Any]:
+    """Every sum against its survivors' encoded updates, bit for bit; and one round to look at."""
+    result: dict[str, Any] = {"all": bool(story.rounds), "rounds": 0}
+    up = []
+    for row in track(story.rounds, "checking sums", transient=True, console=console):
+        kept = witness / row["id"][:16]
+        survivors = row["details"]["survivors"]
+        updates = [np.load(kept / f"{name}.update.npy") for name in survivors]
+        total = np.load(kept / "sum.npy")
+        with np.errstate(over="ignore"):
+            expected = np.sum(np.stack(updates), axis=0, dtype=np.uint32)
+        result["all"] &= bool(np.array_equal(expected, total))
+        result["rounds"] += 1
+        if not row["details"]["dropped"]:
+            up.append(row["details"]["bytes_in"] / len(row["details"]["roster"]))
+        plain = time.perf_counter()
+        np.mean(np.stack(updates).view(np.int32).astype(np.float32), axis=0)
+        result.setdefault("plain_seconds", []).append(time.perf_counter() - plain)
+        member = sorted(survivors)[0]
+        result["example"] = {
+            "member": member,
+            "version": row["details"]["version"],
+            "received": np.load(kept / f"{member}.masked.npy"),
+            "update": updates[survivors.index(member)],
+            "sum": total,
+            "survivors": len(survivors),
+        }
+    result["bytes_up"] = round(statistics.median(up)) if up else None
+    return result
+
+
+def _baselines(story: Story, shards: list[Path], rounds: int, seed: int) -> tuple[list[float], float]:
+    data = [load_shard(path).arrays() for path in shards]
+    alone = [train_alone(story.trainer, X, y, story.test, rounds, seed).accuracy for X, y in data]
+    X, y = (np.concatenate(parts) for parts in zip(*data, strict=True))
+    return alone, train_alone(story.trainer, X, y, story.test, rounds, seed).accuracy
+
+
+def _tell(
+    story: Story, folder: Path, shards: list[Path], *,
+    alone: list[float], pooled: float, exact: dict[str, Any], kept: bool, seconds: float,
+) -> None:  # fmt: skip
+    console.rule("accuracy on images that nobody trained on")
+    console.print(_curve(story.accuracy))
+    table = Table("who", "accuracy", box=None)
+    for name, accuracy in zip(story.names, alone, strict=True):
+        table.add_row(f"{name} alone", percent(accuracy))
+    table.add_row(
+        "[bold]all together, data staying where it is[/]", f"[bold]{percent(story.accuracy[-1])}[/]"
+    )
+    table.add_row("all data in one place", percent(pooled))
+    console.print(table)
+    example = exact["example"]
+    console.rule(f"what the aggregator saw in round {example['version']}")
+    table = Table("first numbers of", *(f"[{i}]" for i in range(6)), box=None)
+    for what, vector in (
+        (f"{example['member']}'s update as it arrived", example["received"]),
+        ("its true update (known to that member only)", example["update"]),
+        (f"the sum over {example['survivors']} survivors", example["sum"]),
+    ):
+        table.add_row(what, *(str(int(value)) for value in vector[:6].view(np.int32)))
+    console.print(table)
+    verdict = "[green]equal, bit for bit[/]" if exact["all"] else "[red]NOT EQUAL[/]"
+    console.print(f"sums against the survivors' own updates, {exact['rounds']} rounds: {verdict}")
+    console.rule("what secrecy cost")
+    secure = statistics.median(
+        sum(row["details"]["seconds"].get(name, 0.0) for name in (*_PHASES[1:], "sum"))
+        for row in story.rounds
+    )
+    plain = statistics.median(exact["plain_seconds"])
+    d = len(example["sum"])
+    console.print(
+        f"time: {1000 * secure:.1f} ms a round from closed cohort to sum, four phases over HTTP"
+        f" (a plain mean of the same updates in memory: {1000 * plain:.2f} ms)"
+    )
+    if exact["bytes_up"]:
+        console.print(
+            f"bytes up: {size(exact['bytes_up'])} a member and round, {size(4 * d)} of them the update itself"
+        )
+    if story.killed:
+        console.print(
+            f"{story.killed} was killed in phase {story.killed_in}; training went on, and it came back"
+        )
+    console.print(
+        f"model {story.digest[:16]}…, {seconds:.1f} s in all"
+        + (f", everything is in {folder}" if kept else "")
+    )
+
+
+def _curve(values: list[float], height: int = 8) -> str:
+    """A chart of accuracies by round in block characters."""
+    columns = values if len(values) <= 72 else [values[i * len(values) // 72] for i in range(72)]
+    low = min(columns) * 0.98
+    span = max(1e-9, 1.0 - low)
+    lines = []
+    for row in range(height, 0, -1):
+        edge = low + span * (row - 1) / height
+        cells = "".join(
+            " ▁▂▃▄▅▆▇█"[min(8, max(0, int((value - edge) / (span / height) * 8)))] for value in columns
+        )
+        lines.append(f"{100 * (edge + span / height):5.1f}% │[cyan]{cells}[/]")
+    return "\n".join([*lines, f"       └{'─' * len(columns)} {len(values)} rounds"])
+
+
+COMMANDS = (demo,)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from choral.cli.trainers import parse_options, trainer_for
 from choral.client import participate
 from choral.data import load_shard
 from choral.errors import ParameterError
-from choral.federation.enrolment import Participant
+from choral.federation.enrolment import Federation, Participant
 from choral.federation.provision import provision
 from choral.federation.records import Record
 from choral.federation.task import Model, Rule, Task, checked
@@ -97,21 +98,10 @@ def init(folder: Path, members: int | None, names: str | None, **given: Any) -> 
     who = names.split(",") if names else [f"member-{i}" for i in range(1, (members or 0) + 1)]
     if not who:
         raise ParameterError("how many members?", hint="--members 3, or --names anna,ben,chris")
-    task, initial = _task(len(who), given)
-    minimum = given["minimum"] or min(3, len(who))
-    tolerated = given["tolerated"]
-    federation = provision(
-        folder,
-        url=given["url"],
-        members=who,
-        task=task,
-        initial=initial,
-        minimum=minimum,
-        tolerated=int(tolerated) if tolerated.isdecimal() else tolerated,
-        random=entropy.system,
-    )
+    federation, task = make_federation(folder, who, **_values(given))
+    minimum, tolerated = federation.minimum, federation.tolerated
     largest = min(task.largest_cohort, len(who))
-    frame = task.parameters(minimum, None if tolerated == "quarter" else int(tolerated))
+    frame = task.parameters(minimum, None if tolerated == "quarter" else tolerated)
     console.print(f"[bold]{folder}[/]: the aggregator and {len(who)} members, {task.dimension} parameters")
     console.print(
         f"  a full cohort of {largest}: {frame.quorum(largest)} must stay to the end,"
@@ -129,48 +119,91 @@ def init(folder: Path, members: int | None, names: str | None, **given: Any) -> 
     console.print(f"  next: choral serve {folder / 'aggregator'}")
 
 
-def _task(count: int, given: dict[str, Any]) -> tuple[Task, bytes]:
-    features, classes, cap = given["features"], given["classes"], given["weight_cap"]
-    if given["shards"]:
-        found = [load_shard(path) for path in sorted(given["shards"].glob("client_*_data.npy"))]
-        if not found:
-            raise ParameterError(f"{given['shards']} holds no client_*_data.npy", hint="choral data split")
+def _values(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `init` as `make_federation` takes them."""
+    folder, tolerated = given.pop("shards"), given.pop("tolerated")
+    shards = sorted(folder.glob("client_*_data.npy")) if folder else []
+    if folder and not shards:
+        raise ParameterError(f"{folder} holds no client_*_data.npy", hint="`choral data split` makes them")
+    return {
+        **given,
+        "shards": shards,
+        "options": parse_options(given["options"]),
+        "rule_options": parse_options(given["rule_options"]),
+        "tolerated": int(tolerated) if tolerated.isdecimal() else tolerated,
+    }
+
+
+def make_federation(
+    folder: Path,
+    who: Sequence[str],
+    *,
+    shards: Sequence[Path] = (),
+    features: int | None = None,
+    classes: int | None = None,
+    weight_cap: int | None = None,
+    model: str = "softmax",
+    options: Mapping[str, Any] | None = None,
+    rule: str = "fedavg",
+    rule_options: Mapping[str, Any] | None = None,
+    minimum: int | None = None,
+    tolerated: int | str = "quarter",
+    largest_cohort: int | None = None,
+    holdout: float = 0.2,
+    url: str,
+    seed: int,
+    **rest: Any,
+) -> tuple[Federation, Task]:
+    """Task and folders for `who`; what is not given is read off the shards.
+
+    Raises:
+        ParameterError: a task or a federation that cannot be.
+    """
+    found = [load_shard(path) for path in shards]
+    if found:
         features = features or found[0].images.shape[1]
         classes = classes or max(10, max(int(shard.labels.max()) for shard in found) + 1)
-        cap = cap or max(math.ceil(len(shard) * (1 - given["holdout"])) for shard in found)
-    if not features or not cap:
+        weight_cap = weight_cap or max(math.ceil(len(shard) * (1 - holdout)) for shard in found)
+    if not features or not weight_cap:
         raise ParameterError(
             "features and weight cap of the task are not known",
             hint="give --shards FOLDER, or --features and --weight-cap (examples in the largest shard)",
         )
-    options = parse_options(given["options"])
-    name, trainer = trainer_for(given["model"], features, classes or 10, options)
-    parameters = trainer.initial(np.random.default_rng(given["seed"]))
+    name, trainer = trainer_for(model, features, classes or 10, dict(options or {}))
+    parameters = trainer.initial(np.random.default_rng(seed))
     initial = model_file.encode(parameters)
     task = checked(
         Task,
         {
-            "name": given["name"],
             "model": Model(
                 name=name,
                 features=features,
                 classes=classes or 10,
                 arrays=dict(schema_of(parameters)),
                 initial=model_file.digest(initial).hex(),
-                options={} if name == "custom" else options,
+                options={} if name == "custom" else dict(options or {}),
             ),
-            "rule": Rule(name=given["rule"], options=parse_options(given["rule_options"])),
-            "rounds": given["rounds"],
-            "largest_cohort": given["largest_cohort"] or min(count, LARGEST_COHORT),
-            "clip": given["clip"],
-            "weight_cap": cap,
-            "holdout": given["holdout"],
-            "max_staleness": given["max_staleness"],
-            "seed": given["seed"],
+            "rule": Rule(name=rule, options=dict(rule_options or {})),
+            "largest_cohort": largest_cohort or min(len(who), LARGEST_COHORT),
+            "weight_cap": weight_cap,
+            "holdout": holdout,
+            "seed": seed,
+            "name": "federation",
+            **rest,
         },
         "the task",
     )
-    return task, initial
+    federation = provision(
+        folder,
+        url=url,
+        members=who,
+        task=task,
+        initial=initial,
+        minimum=minimum or min(3, len(who)),
+        tolerated=tolerated,
+        random=entropy.system,
+    )
+    return federation, task
 
 
 @click.command(epilog="Example:  choral serve fed/aggregator")

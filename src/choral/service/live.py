@@ -47,7 +47,7 @@ class LiveRound:
 
     def dropped(self) -> dict[str, str]:
         """Members of the cohort that are not in the sum, with the phase whose message is missing."""
-        lost = {}
+        lost: dict[str, str] = {}
         for phase in (Phase.MASK, Phase.SHARE):  # who missed *share* missed *mask* as well
             there = set(self.machine.received(phase))
             lost |= {
