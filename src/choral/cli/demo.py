@@ -317,9 +317,10 @@ def _new_versions(story: Story, http: httpx.Client, store: Store) -> None:
         )
         lost = "".join(f", {name} dropped in {phase}" for name, phase in details["dropped"].items())
         took = sum(details["seconds"].get(name, 0.0) for name in (*_PHASES[1:], "sum"))
+        sent = size(details["bytes_in"])
         console.print(
-            f"round {record.version:>3}  {marks}  {len(details['survivors'])} in the sum  accuracy"
-            f" [bold]{percent(measured.accuracy):>6}[/]  {size(details['bytes_in']):>8} up  {took:.3f} s{lost}"
+            f"round {record.version:>3}  {marks}  {len(details['survivors'])} in the sum"
+            f"  accuracy [bold]{percent(measured.accuracy):>6}[/]  {sent:>8} up  {took:.3f} s{lost}"
         )
 
 
