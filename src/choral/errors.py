@@ -127,6 +127,6 @@ class TwoProcesses(PeerError):
 
 
 class ShuttingDown(ChoralError):
-    """The aggregator takes no new members: it is about to stop, or the training is over."""
+    """The aggregator takes no new members: it is about to stop."""
 
     slug = "shutting-down"

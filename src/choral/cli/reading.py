@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from choral.client.log import largest_answer
 from choral.client.transport import Transport
 from choral.errors import ParameterError, RecordError
 from choral.federation.enrolment import AGGREGATOR, Participant
@@ -79,7 +80,9 @@ def fetch(me: Participant, *paths: str, patience: float = 5.0) -> list[bytes]:
     async def run() -> list[bytes]:
         access = Access(me.name, secrets.token_hex(8))
         url = me.federation.aggregator.url
-        async with Transport(url, me.identity, access, patience=patience, jitter=random.random) as transport:
+        async with Transport(
+            url, me.identity, access, patience=patience, jitter=random.random, largest=largest_answer(me.task)
+        ) as transport:
             return [await transport.get(path) for path in paths]
 
     return asyncio.run(run())

@@ -9,7 +9,9 @@ import secrets
 from pathlib import Path
 
 from choral.client.journal import Journal
-from choral.client.participant import Examples, Member
+from choral.client.learner import Examples
+from choral.client.log import largest_answer
+from choral.client.participant import Member
 from choral.client.transport import Report, Transport
 from choral.data import load_shard
 from choral.errors import ParameterError
@@ -77,6 +79,7 @@ def participate(
             access,
             patience=patience,
             jitter=random.SystemRandom().random,
+            largest=largest_answer(me.task),
             report=report,
         ) as transport:
             member = Member(

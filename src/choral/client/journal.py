@@ -7,6 +7,9 @@ its masked vector is sent.
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +45,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         path = folder / FILE
+        self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
@@ -50,28 +54,44 @@ class Journal:
             self._db.execute("begin exclusive")
             self._db.execute("commit")
             self._db.executescript(_SCHEMA)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
+            if hasattr(self, "_db"):
+                self._db.close()
             if "locked" in str(error):
                 raise TwoProcesses(
                     f"{path} is in use: another process is running as this member",
                     hint="run one process a member; stop the other one first",
                 ) from error
             raise ParameterError(
-                f"{path}: {error}", hint="the state folder must be writable by this user"
+                f"{path}: {error}", hint="the state folder must be writable by this user, the journal whole"
             ) from error
         except OSError as error:
             raise ParameterError(f"{folder}: cannot be used as state folder ({error.strerror})") from error
 
     def close(self) -> None:
-        self._db.close()
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        """The database, for one thread at a time; IntegrityError is left to the caller."""
+        with self._lock:
+            try:
+                yield self._db
+            except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
+                raise ParameterError(
+                    f"the journal cannot be used: {error}", hint="is the disk full?"
+                ) from error
 
     def head(self) -> Record | None:
         """The newest record that this member has verified."""
-        row = self._db.execute("select data from head").fetchone()
+        with self._using() as db:
+            row = db.execute("select data from head").fetchone()
         return wire.decode(Record, row[0]) if row else None
 
     def saw(self, record: Record) -> None:
-        self._db.execute("insert or replace into head values (1, ?)", (wire.encode(record),))
+        with self._using() as db:
+            db.execute("insert or replace into head values (1, ?)", (wire.encode(record),))
 
     def spend(self, round_id: bytes, base: Record, digest: bytes) -> None:
         """Mark an update as sent, durably. Afterwards it may be sent, in this round only.
@@ -83,9 +103,10 @@ class Journal:
             SpentError: this very update was sent in an earlier round.
         """
         try:
-            self._db.execute(
-                "insert into spent values (?, ?, ?, ?)", (round_id, base.version, base.parameters, digest)
-            )
+            with self._using() as db:
+                db.execute(
+                    "insert into spent values (?, ?, ?, ?)", (round_id, base.version, base.parameters, digest)
+                )
         except sqlite3.IntegrityError:
             raise SpentError(
                 "this very update was sent before, in a round that may have ended without it",
@@ -95,9 +116,16 @@ class Journal:
     def attempts(self, base: Record) -> int:
         """How many masked vectors were sent from this model, under whatever version number."""
         query = "select count(*) from spent where parameters = ?"
-        return int(self._db.execute(query, (base.parameters,)).fetchone()[0])
+        with self._using() as db:
+            return int(db.execute(query, (base.parameters,)).fetchone()[0])
+
+    def spent(self, digest: bytes) -> bool:
+        """Whether this very update was sent before."""
+        with self._using() as db:
+            return db.execute("select 1 from spent where digest = ?", (digest,)).fetchone() is not None
 
     def last(self) -> Spent | None:
         """The newest spent update."""
-        row = self._db.execute("select round_id, base from spent order by rowid desc limit 1").fetchone()
+        with self._using() as db:
+            row = db.execute("select round_id, base from spent order by rowid desc limit 1").fetchone()
         return Spent(*row) if row else None

@@ -9,37 +9,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from choral.client.journal import Journal
+from choral.client.learner import Examples, Learner, Update
+from choral.client.log import ModelLog
 from choral.client.transport import Report, Transport
 from choral.errors import (
     ChoralError,
     OutOfPhase,
     ParameterError,
     PeerError,
-    RecordError,
     RoundAborted,
     ShuttingDown,
-    SpentError,
     Superseded,
     TwoProcesses,
     UnknownRound,
-    UpdateError,
 )
 from choral.federation import enrolment
-from choral.federation.records import Record, Records, follow
-from choral.federation.totals import Totals
-from choral.learning import model_file
-from choral.learning.trainer import Evaluation, Parameters, Trainer
-from choral.learning.update import difference
+from choral.federation.records import Record
+from choral.learning.trainer import Trainer
 from choral.primitives.entropy import RandomBytes
-from choral.primitives.fixed_point import encode
 from choral.protocol import phases, wire
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import (
@@ -50,29 +43,11 @@ from choral.protocol.messages import (
     Roster,
     Survivors,
 )
-from choral.protocol.transcript import sign
+from choral.protocol.transcript import sign, signed_by
 
 PATIENCE_WITH_PEERS = 5  # refused rounds in a row before a member gives up and says so
 _PAUSE = 1.0
-
-
-class Examples(NamedTuple):
-    """A member's own data: X float32 (n, features), y integer (n,)."""
-
-    X: NDArray[np.float32]
-    y: NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one local training gave, encoded: never leaves this process unmasked."""
-
-    vector: NDArray[np.uint32]
-    totals: Totals
-
-    @property
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.vector.data).digest()
+_OUTCOME = 10.0  # seconds to wait for a version that a lost answer would have brought
 
 
 class Member:
@@ -106,17 +81,14 @@ class Member:
     ) -> None:
         self._me = me
         self._task = me.task
-        self._trainer = trainer
         self._transport = transport
         self._journal = journal
         self._random = random
         self._report = report
         self._witness = witness
         self._threads = threads
-        self._seed = seed if seed is not None else _own_seed(me)
-        self._training, self._held_out = _hold_out(examples, me.task.holdout, self._seed)
-        self.head: Record | None = journal.head()
-        self._moved = asyncio.Condition()
+        self._learner = Learner(me, trainer, examples, seed, report)
+        self.log = ModelLog(me, transport, journal, report)
         self._refusals = 0
 
     async def run(self) -> Record:
@@ -126,8 +98,10 @@ class Member:
             ChoralError: what keeps this member from taking part.
         """
         await self._check_task()
-        await self._ask_for_last_outcome()
-        watch = asyncio.create_task(self._watch())
+        if last := self._journal.last():
+            await self._outcome(last.round_id, last.base)
+        await self.log.catch_up()
+        watch = asyncio.create_task(self.log.watch())
         work = asyncio.create_task(self._work())
         try:
             # the watch only ever ends by an error, and then there is nothing to work from
@@ -138,7 +112,11 @@ class Member:
                 task.cancel()
             await asyncio.gather(watch, work, return_exceptions=True)
 
-    # ----- the log ----------------------------------------------------------------------------
+    @property
+    def head(self) -> Record:
+        """The newest record that this member has verified."""
+        assert self.log.head is not None  # noqa: S101  (the log is caught up with before anything else)
+        return self.log.head
 
     async def _check_task(self) -> None:
         digest = hashlib.sha256(await self._transport.get("/v1/task")).digest()
@@ -148,123 +126,43 @@ class Member:
                 hint="wrong address, another federation's folder, or one side's task.toml was edited",
             )
 
-    async def _watch(self) -> Record:
-        """Follow the log for ever. The open request also tells the aggregator that this member is there."""
-        while True:
-            seen = -1 if self.head is None else self.head.version
-            data = await self._transport.get(f"/v1/records?after={seen}")
-            stretch = wire.decode(Records, data)
-            if stretch.newest < seen:
-                raise RecordError(
-                    f"the aggregator's log ends at version {stretch.newest}, this member has seen {seen}",
-                    hint="the log was rolled back; if a backup was restored, members have to be told",
-                )
-            for record in stretch.records:
-                self.head = follow(
-                    self.head, record, aggregator=self._me.federation.aggregator_key, task=self._task.digest
-                )
-                await asyncio.to_thread(self._journal.saw, self.head)
-                self._report_version(record)
-            async with self._moved:
-                self._moved.notify_all()
-
-    async def _newer_than(self, version: int) -> Record:
-        async with self._moved:
-            await self._moved.wait_for(lambda: self.head is not None and self.head.version > version)
-        assert self.head is not None  # noqa: S101
-        return self.head
-
-    async def _model(self, record: Record) -> Parameters:
-        data = await self._transport.get(f"/v1/models/{record.parameters.hex()}")
-        if model_file.digest(data) != record.parameters:
-            raise RecordError(f"the model of version {record.version} is not the one that its record names")
-        return model_file.decode(data, self._task.arrays)
-
-    async def _ask_for_last_outcome(self) -> None:
-        """§5: a member that lost the answer learns whether its update is in."""
-        last = self._journal.last()
-        if last is None:
-            return
+    async def _outcome(self, round_id: bytes, base: int) -> bool:
+        """§5: whether the update of a round whose answer was lost is in the model."""
         try:
-            outcome = json.loads(await self._transport.get(f"/v1/rounds/{last.round_id.hex()}"))
+            found = json.loads(await self._transport.get(f"/v1/rounds/{round_id.hex()}"))
+            state, version = str(found["state"]), found.get("details", {}).get("version")
+            mine = state == "done" and self._me.name in found["details"]["survivors"]
         except UnknownRound:
-            outcome = {"state": "unknown"}
-        version = outcome.get("details", {}).get("version")
-        self._report("last outcome", base=last.base, state=outcome.get("state"), version=version)
-
-    def _report_version(self, record: Record) -> None:
-        metrics = record.metrics
-        self._report(
-            "version",
-            version=record.version,
-            survivors=list(record.survivors),
-            mine=self._me.name in record.survivors,
-            accuracy_before=metrics.accuracy if metrics else None,
-        )
-
-    # ----- learning ---------------------------------------------------------------------------
+            state, version, mine = "unknown", None, False
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            state, version, mine = "told in no way that can be read", None, False
+        self._report("last outcome", base=base, state=state, version=version if mine else None)
+        return mine
 
     async def _work(self) -> Record:
-        head = await self._newer_than(-1)
-        while head.version < self._task.rounds:
+        while (head := self.head).version < self._task.rounds:
             attempt = self._journal.attempts(head)
             if attempt >= self._me.federation.sends_per_model:
-                self._report("resting", version=head.version, sent=attempt)
-                head = await self._newer_than(head.version)
+                await self._rest(head)
                 continue
-            model = await self._model(head)
-            update = await asyncio.to_thread(self._train, model, head, attempt)
+            model = await self.log.model(head)
+            update = await asyncio.to_thread(self._learner.train, model, head, attempt)
             await self._contribute(head, update)
-            assert self.head is not None  # noqa: S101
-            head = self.head
-        measured = await asyncio.to_thread(self._measure, await self._model(head))
+        measured = await asyncio.to_thread(self._learner.measure, await self.log.model(head))
         self._report("done", version=head.version, accuracy=measured.accuracy if measured.examples else None)
         return head
 
-    def _train(self, model: Parameters, base: Record, attempt: int) -> Update:
-        rng = np.random.default_rng([self._seed, base.version, attempt])
-        X, y = self._training  # noqa: N806
-        if attempt:
-            # after a spent update: another part of the data, so that no two sums from one model
-            # differ in nothing but who is in them (§5, LZ+21)
-            keep = np.sort(rng.permutation(len(y))[: max(1, len(y) * 9 // 10)])
-            X, y = X[keep], y[keep]  # noqa: N806
-        measured = self._measure(model)
-        trained = self._trainer.train(model, X, y, rng)
-        delta = difference(trained, model, self._task.arrays)
-        weight = min(len(y), self._task.weight_cap)
-        encoded = encode(delta, weight, self._task.plan)
-        totals = Totals(
-            weight,
-            measured.examples,
-            measured.correct,
-            measured.loss,
-            encoded.clipped,
-            int(len(y) > self._task.weight_cap),
-        )
-        self._report(
-            "trained",
-            version=base.version,
-            examples=len(y),
-            accuracy=measured.accuracy if measured.examples else None,
-            clipped=encoded.clipped,
-            capped=len(y) > self._task.weight_cap,
-        )
-        return Update(encoded.vector, totals)
-
-    def _measure(self, model: Parameters) -> Evaluation:
-        X, y = self._held_out  # noqa: N806
-        if not len(y):
-            return Evaluation(0, 0, 0.0)
-        measured = self._trainer.evaluate(model, X, y)
-        if not np.isfinite(measured.loss):
-            raise UpdateError(f"the model's loss on this member's data is {measured.loss}")
-        return measured
+    async def _rest(self, base: Record) -> None:
+        self._report("resting", version=base.version, sent=self._journal.attempts(base))
+        await self.log.newer_than(base.version)
 
     # ----- one update, until it is in or spent ------------------------------------------------
 
     async def _contribute(self, base: Record, update: Update) -> None:
         """Offer an update to cohorts until it was sent once or is too old."""
+        if self._journal.spent(update.digest):
+            await self._rest(base)
+            return
         while self._fresh(base):
             machine = MemberRound(
                 phases.Member(
@@ -283,11 +181,12 @@ class Member:
             try:
                 record = await round_.run()
                 self._refusals = 0
-                await self._newer_than(record.version - 1)
+                self.log.promise(record)
+                await self.log.newer_than(record.version - 1)
                 return
             except (Superseded, ShuttingDown) as error:
                 self._report("waiting", reason=error.reason)
-                await self._newer_or_pause(base)
+                await self._newer_or_pause(base, _PAUSE)
             except (RoundAborted, UnknownRound, OutOfPhase) as error:
                 self._report(
                     "aborted",
@@ -295,11 +194,11 @@ class Member:
                     missing=list(getattr(error, "missing", ())),
                     spent=round_.spent,
                 )
-                await self._newer_or_pause(base, 0.2)
-            except SpentError:
-                self._report("resting", version=base.version, sent=self._journal.attempts(base))
-                await self._newer_than(base.version)
-                return
+                known = machine.round_id if round_.spent else None
+                if known and await self._outcome(known, base.version):
+                    await self.log.newer_within(base.version, _OUTCOME)
+                else:
+                    await self._newer_or_pause(base, 0.2)
             except PeerError as error:
                 await self._refused(machine, error)
             if round_.spent:
@@ -327,14 +226,12 @@ class Member:
         await asyncio.sleep(_PAUSE * self._refusals * (4 if isinstance(error, TwoProcesses) else 1))
 
     def _fresh(self, base: Record) -> bool:
-        assert self.head is not None  # noqa: S101
-        return self.head.version - base.version <= self._task.max_staleness
+        newest = self.head.version
+        return newest < self._task.rounds and newest - base.version <= self._task.max_staleness
 
-    async def _newer_or_pause(self, base: Record, seconds: float = _PAUSE) -> None:
-        try:
-            await asyncio.wait_for(self._newer_than(base.version), seconds)
-        except TimeoutError:
-            return
+    async def _newer_or_pause(self, base: Record, seconds: float) -> None:
+        if self._fresh(base):
+            await self.log.newer_within(self.head.version, seconds)
 
 
 class _Round:
@@ -365,8 +262,20 @@ class _Round:
         )
         reveal = await self._step("POST", f"{at}/consistency", wire.encode(consistency), Endorsements)
         data = await member._transport.send("POST", f"{at}/unmask", wire.encode(reveal))
-        record = wire.decode(Record, data)
-        if record.round_id != machine.round_id or record.survivors != machine.survivors:
+        return self._outcome(wire.decode(Record, data))
+
+    def _outcome(self, record: Record) -> Record:
+        """The record, if it can be what this round led to."""
+        me = self._member._me
+        behind = record.version - self._base.version - 1
+        if (
+            record.round_id != self._machine.round_id
+            or record.survivors != self._machine.survivors
+            or record.task != me.task.digest
+            or record.base != self._base.digest
+            or not 0 <= behind <= me.task.max_staleness
+            or not signed_by(record, me.federation.aggregator_key)
+        ):
             raise PeerError("the aggregator's outcome is not that of the round that this member signed")
         return record
 
@@ -388,19 +297,3 @@ class _Round:
             folder = member._witness / round_id.hex()[:16]
             folder.mkdir(parents=True, exist_ok=True)
             np.save(folder / f"{member._me.name}.update.npy", self._update.vector)
-
-
-def _own_seed(me: enrolment.Participant) -> int:
-    """A seed of this member's own, from the task's."""
-    return int.from_bytes(hashlib.sha256(f"{me.task.seed}/{me.name}".encode()).digest()[:8], "little")
-
-
-def _hold_out(examples: Examples, part: float, seed: int) -> tuple[Examples, Examples]:
-    """Training and held-out examples. The same every time, or a member would test on what it trained on."""
-    X, y = examples  # noqa: N806
-    order = np.random.default_rng([seed, 0xB0]).permutation(len(y))
-    cut = len(y) - int(len(y) * part)
-    if cut < 1:
-        raise ParameterError(f"{len(y)} examples leave none to train on")
-    training, held_out = np.sort(order[:cut]), np.sort(order[cut:])
-    return Examples(X[training], y[training]), Examples(X[held_out], y[held_out])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from choral import errors
-from choral.errors import AggregatorUnavailable, ChoralError
+from choral.errors import AggregatorUnavailable, ChoralError, ParameterError, WireError
 from choral.primitives.identity import Identity
 from choral.protocol.access import Access, header
 
@@ -20,11 +23,23 @@ Report = Callable[..., None]
 
 _RETRIED = frozenset({500, 502, 503, 504})
 _PIECE = 1 << 20
+_LARGEST_REFUSAL = 1 << 16
 _KINDS = {
     kind.slug: kind
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, ChoralError)
 }
+_KINDS["too-slow"] = errors.OutOfPhase  # the round goes on without a sender that slow
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    body: bytes
+
+    @property
+    def good(self) -> bool:
+        return 200 <= self.status < 300
 
 
 class Transport:
@@ -33,8 +48,12 @@ class Transport:
     Args:
         url: of the aggregator.
         access: whose requests these are; `identity` signs them.
+        largest: bytes of an answer that are read; a longer one is refused.
         patience: seconds to go on retrying while the aggregator cannot be reached; None is for ever.
         jitter: uniform random numbers in [0, 1), so that members do not retry in step.
+
+    Raises:
+        ParameterError: an address that is not one of HTTP.
     """
 
     def __init__(
@@ -45,17 +64,19 @@ class Transport:
         *,
         patience: float | None,
         jitter: Callable[[], float],
+        largest: int = 1 << 26,
         report: Report = lambda event, **details: None,
         verify: ssl.SSLContext | bool = True,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = _address(url)
         self._identity = identity
         self._access = access
         self._patience = patience
         self._jitter = jitter
+        self._largest = largest
         self._report = report
         self._wall, self._clock, self._sleep = wall, clock, sleep
         # a request is answered within 20 s (§7); uploads get a timeout a piece, not one for the whole
@@ -90,25 +111,31 @@ class Transport:
 
         Raises:
             AggregatorUnavailable: not reachable for longer than `patience`.
+            WireError: an answer that is longer than any honest one, or compressed.
             ChoralError: what the aggregator refused, as the error that it named.
         """
-        failures, since = 0, None
+        failures, since, hurried = 0, None, 0
         while True:
+            asked = self._clock()
             try:
-                response = await self._once(method, path, content)
+                answer = await self._once(method, path, content)
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             else:
-                if response.status_code == 202:
+                if answer.status == 202:
                     failures, since = 0, None
                     if again is not None:
                         (method, path), content = again, b""
+                    # whoever says "not yet" without having waited is not asked a thousand times a second
+                    hurried = hurried + 1 if self._clock() - asked < 1 else 0
+                    if hurried > 2:
+                        await self._sleep(min(1.0, 0.05 * 2 ** min(hurried, 8)))
                     continue
-                if response.status_code not in _RETRIED:
-                    if response.is_success:
-                        return response.content
-                    raise _refusal(response)
-                failure = _refusal(response).reason
+                if answer.status not in _RETRIED:
+                    if answer.good:
+                        return answer.body
+                    raise _refusal(answer)
+                failure = _refusal(answer).reason
             since = since if since is not None else self._clock()
             if self._patience is not None and self._clock() - since > self._patience:
                 raise AggregatorUnavailable(
@@ -120,14 +147,43 @@ class Transport:
             await self._sleep(min(5.0, 0.1 * 2**failures) * (0.5 + self._jitter()))
             failures = min(failures + 1, 10)
 
-    async def _once(
-        self, method: str, path: str, content: bytes | Sequence[bytes | memoryview]
-    ) -> httpx.Response:
-        headers = {"Authorization": header(self._identity, self._access, method, path, self._wall())}
+    async def _once(self, method: str, path: str, content: bytes | Sequence[bytes | memoryview]) -> _Answer:
+        headers = {
+            "Authorization": header(self._identity, self._access, method, path, self._wall()),
+            "Accept-Encoding": "identity",
+        }
+        body: bytes | AsyncIterator[bytes] | None
         if isinstance(content, bytes):
-            return await self._http.request(method, path, headers=headers, content=content or None)
-        headers["Content-Length"] = str(sum(len(piece) for piece in content))
-        return await self._http.request(method, path, headers=headers, content=_pieces(content))
+            body = content or None
+        else:
+            headers["Content-Length"] = str(sum(len(piece) for piece in content))
+            body = _pieces(content)
+        request = self._http.build_request(method, path, headers=headers, content=body)
+        response = await self._http.send(request, stream=True)
+        try:
+            good = response.is_success
+            return _Answer(response.status_code, await self._read(response, path, good=good))
+        finally:
+            await response.aclose()
+
+    async def _read(self, response: httpx.Response, path: str, *, good: bool) -> bytes:
+        if good and response.headers.get("Content-Encoding", "identity") != "identity":
+            raise WireError(
+                f"the answer to {path} is compressed, which was not asked for",
+                hint="a proxy on the way changes what the aggregator says",
+            )
+        largest = self._largest if good else min(self._largest, _LARGEST_REFUSAL)
+        data = bytearray()
+        async for piece in response.aiter_raw():  # not more of it than an honest answer can have
+            data += piece
+            if len(data) > largest:
+                if not good:
+                    return b""
+                raise WireError(
+                    f"the answer to {path} is longer than {largest} bytes, which no honest one can be",
+                    hint="is that address the aggregator of this federation?",
+                )
+        return bytes(data)
 
 
 async def _pieces(content: Sequence[bytes | memoryview]) -> AsyncIterator[bytes]:
@@ -136,22 +192,43 @@ async def _pieces(content: Sequence[bytes | memoryview]) -> AsyncIterator[bytes]
             yield bytes(piece[at : at + _PIECE])
 
 
-def _refusal(response: httpx.Response) -> ChoralError:
+def _address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ParameterError(
+            f"found {url!r:.100} as the address of the aggregator, expected http://… or https://…",
+            hint="it stands in federation.toml, and --url overrides it",
+        )
+    return url.rstrip("/")
+
+
+def _refusal(answer: _Answer) -> ChoralError:
     """The aggregator's problem+json as the error that it names."""
     try:
-        problem = response.json()
+        problem = json.loads(answer.body)
         slug = problem["type"].rpartition(":")[2]
-        reason, hint = str(problem["detail"]), problem.get("hint")
-    except (ValueError, KeyError, TypeError, AttributeError):
+        reason = _printable(problem["detail"])
+        hint = _printable(problem["hint"]) if "hint" in problem else None
+        names = {key: tuple(map(_printable, problem.get(key, ()))) for key in ("culprits", "missing")}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return AggregatorUnavailable(
-            f"HTTP {response.status_code} without an explanation",
+            f"HTTP {answer.status} without an explanation",
             hint="is there something else at this address, a proxy perhaps?",
         )
     kind = _KINDS.get(slug, ChoralError)
     named = {
-        key: tuple(map(str, problem.get(key, ())))
-        for key in ("culprits", "missing")
+        key: value
+        for key, value in names.items()
         if (key == "culprits" and issubclass(kind, errors.PeerError | errors.RoundAborted))
         or (key == "missing" and issubclass(kind, errors.RoundAborted))
     }
     return kind(reason, hint=hint, **named)
+
+
+def _printable(text: object) -> str:
+    """What somebody else wrote, fit for a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:500])

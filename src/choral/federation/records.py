@@ -20,6 +20,7 @@ from choral.protocol.transcript import context, digest, sign, signed_by
 from choral.protocol.wire import plain
 
 NONE = bytes(32)
+PAGE = 100  # records that one answer holds at most
 
 
 @dataclass(frozen=True)

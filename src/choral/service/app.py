@@ -6,21 +6,17 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 import structlog
 from quart import Quart, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from choral.errors import (
-    ChoralError,
-    IdentityError,
-    UnknownRound,
-    WireError,
-)
+from choral.errors import ChoralError, IdentityError, ShuttingDown, UnknownRound, WireError
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.federation.records import Records
+from choral.federation.records import PAGE, Records
 from choral.protocol import wire
 from choral.protocol.access import Access, verify_access
 from choral.protocol.messages import Advertise, Complaint, Consistency, Reveal, Shares
@@ -53,7 +49,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         Raises:
             IdentityError: none, of somebody who is not enrolled, too old, or not signed by its key.
         """
-        access = verify_access(
+        return verify_access(
             request.headers.get("Authorization"),
             request.method,
             request.full_path.rstrip("?"),
@@ -61,7 +57,6 @@ def create_app(  # noqa: PLR0915  (one route after the other)
             now=wall(),
             skew=settings.clock_skew_seconds,
         )
-        return access
 
     async def message(kind: type[T], access: Access) -> tuple[T, int]:
         data = bytes(await read_body(MESSAGE_LIMIT, settings.phase_seconds))
@@ -69,11 +64,16 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         _same_member(access, found)
         return found, len(data)
 
-    async def answer(access: Access, waiting: Awaitable[Any]) -> Response:
-        """The message that `waiting` gives, or 202 when it takes too long."""
-        with rounds.presence.connection(access.member, access.session):
+    def connection(access: Access) -> AbstractContextManager[None]:
+        if access.member == AGGREGATOR:  # whoever runs it may look, and is nobody to wait for
+            return nullcontext()
+        return rounds.presence.connection(access.member, access.session)
+
+    async def answer(access: Access, waiting: Awaitable[bytes]) -> Response:
+        """What `waiting` gives, or 202 when it takes too long."""
+        with connection(access):
             try:
-                data = wire.encode(await waiting)
+                data = await waiting
             except StillWaiting:
                 return Response(b"", 202, {"Retry-After": "0"})
         return Response(data, 200, content_type=CBOR)
@@ -108,11 +108,11 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     @app.get("/v1/records")
     async def get_records() -> Response:
         access = who(members_only=False)
-        after = request.args.get("after", -1, int)
+        after = max(-1, request.args.get("after", -1, int))
 
-        async def stretch() -> Records:
+        async def stretch() -> bytes:
             head = rounds.training.head
-            if head.version <= after:
+            if head.version == after:
                 async with rounds.progress:
                     try:
                         await asyncio.wait_for(
@@ -123,13 +123,12 @@ def create_app(  # noqa: PLR0915  (one route after the other)
                         )
                     except TimeoutError:
                         raise StillWaiting from None
-            found = await asyncio.to_thread(store.records, after)
-            return Records(rounds.training.head.version, tuple(found))
+                if rounds.training.head.version == after:  # an empty answer would be asked again at once
+                    raise ShuttingDown("the aggregator is stopping")
+            newest = rounds.training.head.version
+            found = await asyncio.to_thread(store.records, after, PAGE) if after < newest else ()
+            return wire.encode(Records(newest, tuple(found)))
 
-        if rounds.training.head.version < after:
-            return Response(wire.encode(Records(rounds.training.head.version, ())), 200, content_type=CBOR)
-        if access.member == AGGREGATOR:
-            return Response(wire.encode(await stretch()), 200, content_type=CBOR)
         return await answer(access, stretch())
 
     @app.get("/v1/models/<digest>")
@@ -156,7 +155,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     async def put_masked(round_id: str) -> Response:
         access = who()
         rounds.in_roster(_hex(round_id), access.member)
-        with rounds.presence.connection(access.member, access.session):
+        with connection(access):
             data = await read_vector(vector_limit, settings.phase_seconds)
         found = wire.decode_vector(data, task.dimension, aggregator.parameters.auxiliary)
         _same_member(access, found.head)
@@ -205,7 +204,10 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        return problem(Refused(status, "http", error.description or error.name))
+        answered = problem(Refused(status, "http", error.description or error.name))
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            answered.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return answered
 
     @app.errorhandler(Exception)
     async def internal(error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 
 from quart import request
 
@@ -21,8 +21,7 @@ async def read_body(limit: int, seconds: float) -> bytes:
     """
     length = _length(limit)
     buffer = bytearray()
-    async for chunk in _chunks(length, seconds):
-        buffer += chunk
+    await _read(length, seconds, buffer.extend)
     return bytes(buffer)
 
 
@@ -33,15 +32,19 @@ async def read_vector(limit: int, seconds: float) -> memoryview:
     """
     length = _length(limit)
     buffer, at, start = bytearray(length + 8), 0, 0
-    async for chunk in _chunks(length, seconds):
+
+    def place(chunk: bytes) -> None:
+        nonlocal at, start
         if at == 0 and len(chunk) >= 4:
             start = -(4 + struct.unpack("<I", chunk[:4])[0]) % 8
         buffer[start + at : start + at + len(chunk)] = chunk
         at += len(chunk)
+
+    await _read(length, seconds, place)
     return memoryview(buffer)[start : start + length]
 
 
-async def _chunks(length: int, seconds: float) -> AsyncIterator[bytes]:
+async def _read(length: int, seconds: float, take: Callable[[bytes], None]) -> None:
     got = 0
     try:
         async with asyncio.timeout(seconds):
@@ -49,7 +52,7 @@ async def _chunks(length: int, seconds: float) -> AsyncIterator[bytes]:
                 got += len(chunk)
                 if got > length:
                     break
-                yield chunk
+                take(chunk)
     except TimeoutError:
         raise Refused(408, "too-slow", f"{got} of {length} bytes came in {seconds:g} s") from None
     if got != length:

@@ -9,6 +9,7 @@ from typing import Any
 from choral.errors import ChoralError
 from choral.federation.records import Record
 from choral.protocol.aggregator import AggregatorRound, Phase
+from choral.protocol.messages import FromMember, MaskedVector
 from choral.service.store import RoundRow
 
 PHASES = (Phase.ADVERTISE, Phase.SHARE, Phase.MASK, Phase.CONSISTENCY, Phase.UNMASK)
@@ -20,7 +21,14 @@ class StillWaiting(Exception):
 
 @dataclass(eq=False)
 class LiveRound:
-    """A round in this process: the machine, and what surrounds it."""
+    """A round in this process: the machine, and what surrounds it.
+
+    Attributes:
+        sessions: which process of a member has joined.
+        answers: encoded, of the phases whose answer is the same for everybody.
+        lock: held while the machine works in a thread.
+        wake: set when something may have ended the open phase.
+    """
 
     machine: AggregatorRound
     base: Record
@@ -29,7 +37,9 @@ class LiveRound:
     deadline: float = 0.0
     failure: ChoralError | None = None
     record: Record | None = None
+    driver: asyncio.Task[None] | None = None
     sessions: dict[str, str] = field(default_factory=dict)
+    answers: dict[Phase, bytes] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -42,18 +52,22 @@ class LiveRound:
         return self.machine.round_id or b""
 
     @property
+    def short(self) -> str:
+        """The id as logs show it."""
+        return self.id.hex()[:12]
+
+    @property
     def over(self) -> bool:
         return self.failure is not None or self.record is not None
 
-    def dropped(self) -> dict[str, str]:
-        """Members of the cohort that are not in the sum, with the phase whose message is missing."""
-        lost: dict[str, str] = {}
-        for phase in (Phase.MASK, Phase.SHARE):  # who missed *share* missed *mask* as well
-            there = set(self.machine.received(phase))
-            lost |= {
-                name: phase.value for name in self.machine.received(Phase.ADVERTISE) if name not in there
-            }
-        return lost
+    async def take(self, message: FromMember) -> None:
+        """Hand a message to the machine. Not to be cancelled: vectors are added in a thread."""
+        async with self.lock:
+            if isinstance(message, MaskedVector):
+                await asyncio.to_thread(self.machine.receive, message)
+            else:
+                self.machine.receive(message)
+        self.wake.set()
 
     def row(self, state: str, seconds: float | None = None, **details: Any) -> RoundRow:
         roster = self.machine.received(Phase.ADVERTISE)
@@ -66,7 +80,6 @@ class LiveRound:
             {
                 "roster": roster,
                 "survivors": self.machine.received(Phase.MASK),
-                "dropped": self.dropped(),
                 "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
                 "bytes_in": self.bytes_in,
                 "bytes_out": self.bytes_out,

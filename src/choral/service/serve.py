@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,17 +60,24 @@ async def serve(
             timeout_graceful_shutdown=2,
             lifespan="off",
         )
-        server = _Server(config)
+        server, listener = _Server(config), _listen(settings.host, settings.port)
         _stop_on_signals(server, rounds, settings)
-        running = asyncio.create_task(server.serve())
+        running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not running.done():
             await asyncio.sleep(0.01)
         if server.started:
-            host, port = server.servers[0].sockets[0].getsockname()[:2]
-            started(f"http://{host}:{port}")
+            host, port = listener.getsockname()[:2]
+            started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         await running
+        await rounds.drain(0)
     finally:
         store.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket, made here: uvicorn would end the process without a word when it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
 
 
 def _stop_on_signals(server: uvicorn.Server, rounds: Rounds, settings: Settings) -> None:

@@ -81,14 +81,24 @@ class Store:
                         db.execute(statement)
                     db.execute(f"pragma user_version = {_VERSION}")
         except (sqlite3.Error, OSError) as error:
+            self._let_go()
             raise ParameterError(
                 f"{self.path}: cannot be opened ({error})", hint="is the folder there, and writable?"
             ) from error
         if version > _VERSION:
-            raise ParameterError(f"{self.path} was written by a newer Choral (layout {version})")
+            self._let_go()
+            raise ParameterError(
+                f"{self.path} was written by a newer Choral (layout {version}, this one knows {_VERSION})",
+                hint="run it with the Choral that wrote it, or a newer one",
+            )
 
     def close(self) -> None:
-        self._db.close()
+        with self._lock:  # a thread may be in the middle of a commit
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
         if self._guard:
             self._guard.close()
 
@@ -114,7 +124,7 @@ class Store:
         rows = self._read("select data from records order by version desc limit 1")
         return wire.decode(Record, rows[0][0]) if rows else None
 
-    def records(self, after: int, limit: int = 1000) -> list[Record]:
+    def records(self, after: int, limit: int = 2**62) -> list[Record]:
         """Records of versions above `after`, oldest first."""
         rows = self._read("select data from records where version > ? order by version limit ?", after, limit)
         return [wire.decode(Record, data) for (data,) in rows]
@@ -150,8 +160,11 @@ class Store:
 
     @staticmethod
     def _put(db: sqlite3.Connection, row: RoundRow) -> None:
+        # a round whose sum is in the model stays done, whatever went wrong afterwards
         db.execute(
-            "insert or replace into rounds values (?, ?, ?, ?, ?, ?)",
+            "insert into rounds values (?, ?, ?, ?, ?, ?) on conflict (id) do update set"
+            " state = excluded.state, seconds = excluded.seconds, details = excluded.details"
+            " where state <> 'done'",
             (row.id, row.base, row.opened, row.state, row.seconds, json.dumps(row.details)),
         )
 

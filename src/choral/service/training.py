@@ -40,7 +40,7 @@ class Training:
             self._begin(aggregator.folder / INITIAL)
         self._bases: dict[bytes, Record] = {}
         head = None
-        for record in store.records(-1, limit=2**62):
+        for record in store.records(-1):
             head = records.follow(head, record, aggregator=aggregator.identity.public, task=self._task.digest)
             self._bases[record.context] = record
         if head is None:
@@ -51,6 +51,8 @@ class Training:
         )
         state = self.blob(head.rule_state)
         self._state = model_file.decode(state) if state else {}
+        if rules.state_digest(self._state) != head.rule_state:
+            raise RecordError(f"the stored state of the rule is not that of version {head.version}")
 
     def blob(self, digest: bytes) -> bytes:
         """A model or a rule's state by digest.

@@ -1,0 +1,123 @@
+"""Local learning: this member's examples and model in, an encoded update out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from choral.client.transport import Report
+from choral.errors import ParameterError, UpdateError
+from choral.federation.enrolment import Participant
+from choral.federation.records import Record
+from choral.federation.totals import Totals
+from choral.learning.trainer import Evaluation, Parameters, Trainer
+from choral.learning.update import difference
+from choral.primitives.fixed_point import encode
+
+
+class Examples(NamedTuple):
+    """A member's own data: X float32 (n, features), y integer (n,)."""
+
+    X: NDArray[np.float32]
+    y: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one local training gave, encoded: never leaves this process unmasked."""
+
+    vector: NDArray[np.uint32]
+    totals: Totals
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.vector.data).digest()
+
+
+class Learner:
+    """One member's trainer and data. The same seed, data and version give the same updates.
+
+    Args:
+        trainer: its arrays must be the task's.
+        examples: a part of them, `task.holdout`, only measures the model.
+        seed: by default one of this member's own, from the task's.
+    """
+
+    def __init__(
+        self, me: Participant, trainer: Trainer, examples: Examples, seed: int | None, report: Report
+    ) -> None:
+        self._task = me.task
+        self._trainer = trainer
+        self._report = report
+        self._seed = seed if seed is not None else _own_seed(me)
+        self._training, self._held_out = _hold_out(examples, me.task.holdout, self._seed)
+
+    def train(self, model: Parameters, base: Record, attempt: int) -> Update:
+        """An update of `base`'s model; `attempt` counts those that were sent from it before.
+
+        Raises:
+            UpdateError: arrays that are not the task's, or not finite: nothing of them is masked.
+        """
+        rng = np.random.default_rng([self._seed, base.version, attempt])
+        X, y = self._training  # noqa: N806
+        if attempt:
+            # after a spent update: another part of the data, so that no two sums from one model
+            # differ in nothing but who is in them (§5, LZ+21)
+            keep = np.sort(rng.permutation(len(y))[: max(1, len(y) * 9 // 10)])
+            X, y = X[keep], y[keep]  # noqa: N806
+        measured = self.measure(model)
+        trained = self._trainer.train(model, X, y, rng)
+        delta = difference(trained, model, self._task.arrays)
+        weight = min(len(y), self._task.weight_cap)
+        encoded = encode(delta, weight, self._task.plan)
+        totals = Totals(
+            weight,
+            measured.examples,
+            measured.correct,
+            measured.loss,
+            encoded.clipped,
+            int(len(y) > self._task.weight_cap),
+        )
+        self._report(
+            "trained",
+            version=base.version,
+            examples=len(y),
+            accuracy=measured.accuracy if measured.examples else None,
+            clipped=encoded.clipped,
+            capped=len(y) > self._task.weight_cap,
+        )
+        return Update(encoded.vector, totals)
+
+    def measure(self, model: Parameters) -> Evaluation:
+        """A model on this member's held-out examples.
+
+        Raises:
+            UpdateError: its loss is not finite.
+        """
+        X, y = self._held_out  # noqa: N806
+        if not len(y):
+            return Evaluation(0, 0, 0.0)
+        measured = self._trainer.evaluate(model, X, y)
+        if not np.isfinite(measured.loss):
+            raise UpdateError(f"the model's loss on this member's data is {measured.loss}")
+        return measured
+
+
+def _own_seed(me: Participant) -> int:
+    """A seed of this member's own, from the task's."""
+    return int.from_bytes(hashlib.sha256(f"{me.task.seed}/{me.name}".encode()).digest()[:8], "little")
+
+
+def _hold_out(examples: Examples, part: float, seed: int) -> tuple[Examples, Examples]:
+    """Training and held-out examples. The same every time, or a member would test on what it trained on."""
+    X, y = examples  # noqa: N806
+    order = np.random.default_rng([seed, 0xB0]).permutation(len(y))
+    cut = len(y) - int(len(y) * part)
+    if cut < 1:
+        raise ParameterError(f"{len(y)} examples leave none to train on")
+    training, held_out = np.sort(order[:cut]), np.sort(order[cut:])
+    return Examples(X[training], y[training]), Examples(X[held_out], y[held_out])

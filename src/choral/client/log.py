@@ -1,0 +1,166 @@
+"""The model log as one member follows it: forwards only, every link checked, remembered on disk."""
+
+from __future__ import annotations
+
+import asyncio
+
+from choral.client.journal import Journal
+from choral.client.transport import Report, Transport
+from choral.errors import RecordError
+from choral.federation.enrolment import Participant
+from choral.federation.records import PAGE, Record, Records, follow
+from choral.federation.task import Task
+from choral.learning import model_file
+from choral.learning.trainer import Parameters
+from choral.protocol import wire
+
+_PAUSE = 1.0
+_REMEMBERED = 256  # versions whose digest is compared with what a round was told
+
+
+def largest_answer(task: Task) -> int:
+    """Bytes that no honest answer for this task exceeds: a model, a page of records, a cohort's messages."""
+    model = 4 * task.dimension + 4096 + sum(512 + 6 * len(name) for name in task.model.arrays)
+    records = PAGE * (1024 + 72 * task.largest_cohort)
+    messages = (1 << 16) + (1 << 13) * task.largest_cohort
+    return max(model, records, messages)
+
+
+class ModelLog:
+    """What this member has verified of the log.
+
+    Attributes:
+        head: the newest record, also over restarts.
+    """
+
+    def __init__(self, me: Participant, transport: Transport, journal: Journal, report: Report) -> None:
+        self._me = me
+        self._transport = transport
+        self._journal = journal
+        self._report = report
+        self._moved = asyncio.Condition()
+        self._seen: dict[int, bytes] = {}
+        self._promised: dict[int, bytes] = {}
+        self.head: Record | None = journal.head()
+
+    async def catch_up(self) -> Record:
+        """Everything that is there, so that nobody trains from a model that is old already.
+
+        Raises:
+            RecordError: the log was forked or rolled back, or does not verify.
+        """
+        while True:
+            # the newest record that is known comes along: it must still be the one that was seen
+            after = -1 if self.head is None else self.head.version - 1
+            newest = await self._follow(await self._transport.get(f"/v1/records?after={max(after, -1)}"))
+            if self.head is not None and self.head.version >= newest:
+                return self.head
+
+    async def watch(self) -> Record:
+        """Follow the log for ever. The open request also tells the aggregator that this member is there.
+
+        Raises: as `catch_up`.
+        """
+        while True:
+            before = self.head
+            after = -1 if before is None else before.version
+            await self._follow(await self._transport.get(f"/v1/records?after={after}"))
+            if self.head is before:
+                await asyncio.sleep(_PAUSE)
+
+    async def newer_than(self, version: int) -> Record:
+        """The newest record, once there is one above `version`."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.head is not None and self.head.version > version)
+        assert self.head is not None  # noqa: S101
+        return self.head
+
+    async def newer_within(self, version: int, seconds: float) -> None:
+        """Wait for a version above `version`, but not for long."""
+        try:
+            await asyncio.wait_for(self.newer_than(version), seconds)
+        except TimeoutError:
+            return
+
+    def promise(self, record: Record) -> None:
+        """A round was told that it led to `record`: the log must say so too.
+
+        Raises:
+            RecordError: it says otherwise.
+        """
+        self._promised[record.version] = record.digest
+        self._compare(record.version)
+
+    async def model(self, record: Record) -> Parameters:
+        """The model of a version.
+
+        Raises:
+            RecordError: other bytes than its record names.
+        """
+        data = await self._transport.get(f"/v1/models/{record.parameters.hex()}")
+        if model_file.digest(data) != record.parameters:
+            raise RecordError(f"the model of version {record.version} is not the one that its record names")
+        return model_file.decode(data, self._me.task.arrays)
+
+    async def _follow(self, data: bytes) -> int:
+        stretch = wire.decode(Records, data)
+        head = self.head
+        seen = -1 if head is None else head.version
+        if stretch.newest < seen:
+            raise RecordError(
+                f"the aggregator's log ends at version {stretch.newest}, this member has seen {seen}",
+                hint="the log was rolled back; if a backup was restored, members have to be told",
+            )
+        fresh: list[Record] = []
+        for record in stretch.records:
+            if head is not None and record.version == seen and not fresh:
+                self._unchanged(head, record)
+                continue
+            head = follow(
+                head, record, aggregator=self._me.federation.aggregator_key, task=self._me.task.digest
+            )
+            fresh.append(record)
+        if stretch.newest > seen and not fresh:
+            raise RecordError(
+                f"the aggregator names version {stretch.newest} as its newest, but no record after {seen}"
+            )
+        if head is not None and fresh:
+            await self._move(head, fresh)
+        return stretch.newest
+
+    @staticmethod
+    def _unchanged(seen: Record, now: Record) -> None:
+        if now.digest != seen.digest:
+            raise RecordError(
+                f"version {seen.version} is another one than this member has seen",
+                hint="the aggregator's log was rolled back or forked; do not go on with it",
+            )
+
+    async def _move(self, head: Record, fresh: list[Record]) -> None:
+        for record in fresh:
+            self._seen[record.version] = record.digest
+            self._compare(record.version)
+        for version in [version for version in self._seen if version <= head.version - _REMEMBERED]:
+            del self._seen[version]
+        await asyncio.to_thread(self._journal.saw, head)
+        self.head = head
+        for record in fresh:
+            metrics = record.metrics
+            self._report(
+                "version",
+                version=record.version,
+                survivors=list(record.survivors),
+                mine=self._me.name in record.survivors,
+                accuracy_before=metrics.accuracy if metrics else None,
+            )
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _compare(self, version: int) -> None:
+        if version in self._seen and version in self._promised:
+            promised = self._promised.pop(version)
+            if promised != self._seen[version]:
+                raise RecordError(
+                    f"the log's version {version} is not the one that this member's round was told",
+                    hint="the aggregator signed two versions of one number: it forked the log",
+                )

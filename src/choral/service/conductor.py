@@ -1,0 +1,264 @@
+"""Takes each round from its first member to the next model version: when a phase is over, and what then.
+
+One event loop owns every round. Heavy work (vectors, unmasking, SQLite) goes to threads, one at a
+time for a round under its lock. Several cohorts can be open at once, also from one model version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from choral.errors import ChoralError, RoundAborted, ShuttingDown, Superseded
+from choral.federation.enrolment import Participant
+from choral.federation.records import Record
+from choral.protocol.aggregator import AggregatorRound, Phase
+from choral.protocol.messages import Advertise
+from choral.service.live import PHASES, LiveRound
+from choral.service.presence import Presence
+from choral.service.settings import Settings
+from choral.service.store import Store
+from choral.service.training import Training
+
+_TICK = 0.25  # seconds after which a vanished member is noticed without an event
+_REASONS_KEPT = 64
+
+log = structlog.get_logger("choral.rounds")
+
+
+class Conductor:
+    """All open rounds of one aggregator.
+
+    Attributes:
+        forming: cohorts that can still be joined, by ctx.
+        running: rounds whose cohort is closed, by round id.
+        joined: which advertisement went into which of them.
+        ended: why the last rounds ended without a sum, by round id.
+        progress: notified when a round moves.
+        draining: no new members are taken.
+    """
+
+    def __init__(
+        self,
+        aggregator: Participant,
+        settings: Settings,
+        training: Training,
+        store: Store,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        witness: Path | None,
+    ) -> None:
+        self.settings = settings
+        self.training = training
+        self._me = aggregator
+        self._store = store
+        self._clock = clock
+        self._wall = wall
+        self._witness = witness
+        self.forming: dict[bytes, LiveRound] = {}
+        self.running: dict[bytes, LiveRound] = {}
+        self.joined: dict[Advertise, LiveRound] = {}
+        self.ended: dict[bytes, ChoralError] = {}
+        self.draining = False
+        self.progress = asyncio.Condition()
+        self.presence = Presence(
+            aggregator.federation.members,
+            clock,
+            gone_seconds=settings.gone_seconds,
+            startup_seconds=settings.startup_seconds,
+            changed=self._wake_all,
+        )
+        self._drivers: set[asyncio.Task[None]] = set()
+
+    def open(self, base: Record) -> LiveRound:
+        """A new cohort for updates that start from `base`."""
+        machine = AggregatorRound(
+            self._me.federation.pinned,
+            self._me.parameters,
+            base.context,
+            threads=self.settings.threads,
+        )
+        now = self._clock()
+        live = LiveRound(machine, base, self._wall(), now, now + self.settings.join_seconds)
+        self.forming[base.context] = live
+        live.driver = asyncio.create_task(self._drive(live))
+        self._drivers.add(live.driver)
+        live.driver.add_done_callback(self._drivers.discard)
+        return live
+
+    def awaited(self, live: LiveRound) -> list[str]:
+        """Whose messages the open phase lacks and is worth waiting for."""
+        busy = set()
+        if live.machine.phase is Phase.ADVERTISE:
+            busy = {name for other in self.running.values() for name in other.machine.received(PHASES[0])}
+        return [name for name in live.machine.awaited if name not in busy and self.presence.waited_for(name)]
+
+    def witness(self, live: LiveRound, name: str, vector: np.ndarray[Any, Any]) -> None:
+        """For demonstrations: keep what the aggregator has seen."""
+        if self._witness is None:
+            return
+        folder = self._witness / live.id.hex()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{name}.npy", vector)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new members, let running rounds end, abort what is left after `seconds`."""
+        self.draining = True
+        await self._announce()
+        for live in self.forming.values():
+            live.failure = ShuttingDown("the aggregator is stopping")
+            if live.driver:
+                live.driver.cancel()
+        if running := [live.driver for live in self.running.values() if live.driver]:
+            await asyncio.wait(running, timeout=seconds)
+        left = list(self._drivers)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    # ----- one round --------------------------------------------------------------------------
+
+    async def _drive(self, live: LiveRound) -> None:
+        machine = live.machine
+        try:
+            for phase in PHASES:
+                began = self._clock()
+                await self._collect(live, phase)
+                live.seconds[phase.value] = self._clock() - began
+                if phase is Phase.UNMASK:
+                    await self._finish(live)
+                else:
+                    async with live.lock:
+                        machine.close()
+                if phase is Phase.ADVERTISE:
+                    await self._closed_cohort(live)
+                live.deadline = self._clock() + self.settings.phase_seconds
+                live.closed[phase].set()
+                await self._announce()
+        except ChoralError as error:
+            await self._fail(live, error)
+        except asyncio.CancelledError:
+            await self._fail(live, RoundAborted("the aggregator stopped"))
+            raise
+        except Exception as error:
+            log.exception("a round failed")
+            await self._fail(live, RoundAborted(f"the aggregator failed: {type(error).__name__}"))
+        finally:
+            self._forget(live)
+            for event in live.closed.values():
+                event.set()
+            await self._announce()
+
+    async def _collect(self, live: LiveRound, phase: Phase) -> None:
+        """Until everybody that is waited for has sent its message, or the deadline."""
+        while True:
+            live.wake.clear()
+            over = self._clock() >= live.deadline
+            if phase is Phase.ADVERTISE:
+                if self._cohort_complete(live, over=over):
+                    return
+            elif over or not self.awaited(live):
+                return
+            await or_timeout(live.wake.wait(), _TICK)
+
+    def _cohort_complete(self, live: LiveRound, *, over: bool) -> bool:
+        """Whether a cohort can close. Below the minimum it stays open: nothing is lost by waiting."""
+        machine = live.machine
+        for member in machine.received(Phase.ADVERTISE):
+            if not self.presence.waited_for(member):
+                machine.withdraw(member)
+        got = len(machine.received(Phase.ADVERTISE))
+        if got == 0:
+            raise RoundAborted("every member that had joined went away")
+        if self.training.over or self.training.head.version - live.base.version > self._me.task.max_staleness:
+            raise Superseded(f"version {self.training.head.version} came first")
+        target = min(self.settings.cohort or len(machine.pinned), machine.parameters.plan.n_max)
+        enough = got >= machine.needed and (over or not self.awaited(live))
+        return got >= max(target, machine.needed) or enough
+
+    async def _closed_cohort(self, live: LiveRound) -> None:
+        # without a pause between the two: whoever joins now must find the one or the other
+        self.forming.pop(live.machine.ctx, None)
+        self.running[live.id] = live
+        await asyncio.to_thread(self._store.put_round, live.row("open"))  # saved before it is answered
+        log.info(
+            "a cohort closed", round=live.short, base=live.base.version,
+            members=live.machine.received(Phase.ADVERTISE), threshold=live.machine.threshold,
+        )  # fmt: skip
+
+    async def _finish(self, live: LiveRound) -> None:
+        async with live.lock:
+            began = self._clock()
+            await asyncio.to_thread(live.machine.close)
+            live.seconds["sum"] = self._clock() - began
+            total = live.machine.total
+            assert total is not None  # noqa: S101  (close() of the last phase gave it or raised)
+            self.witness(live, "sum", total.main)
+            live.record = await asyncio.to_thread(
+                self.training.apply,
+                total,
+                live.base,
+                live.id,
+                lambda record: live.row(
+                    "done", self._clock() - live.began, version=record.version, culprits=list(total.culprits)
+                ),
+            )
+            live.machine.total = None  # the vectors are in the model now
+        log.info(
+            "a new model version", round=live.short, version=live.record.version,
+            survivors=list(total.survivors), culprits=list(total.culprits),
+            seconds=round(self._clock() - live.began, 3),
+        )  # fmt: skip
+
+    async def _fail(self, live: LiveRound, error: ChoralError) -> None:
+        phase = live.machine.phase.value
+        # a copy has no traceback, and so keeps no frame and no vector alive
+        live.failure = live.failure or copy.copy(error)
+        missing = list(getattr(error, "missing", ()))
+        culprits = list(getattr(error, "culprits", ()))
+        log.warning(
+            "a round aborted", round=live.short, phase=phase, reason=error.reason,
+            missing=missing, culprits=culprits,
+        )  # fmt: skip
+        if not live.id:
+            return
+        self.ended[live.id] = live.failure
+        while len(self.ended) > _REASONS_KEPT:
+            del self.ended[next(iter(self.ended))]
+        row = live.row(
+            "aborted", self._clock() - live.began, reason=error.reason, missing=missing, culprits=culprits
+        )
+        try:
+            await asyncio.to_thread(self._store.put_round, row)
+        except Exception:  # a full disk: the members have to be told all the same
+            log.exception("what became of a round could not be saved", round=live.short)
+
+    def _forget(self, live: LiveRound) -> None:
+        if self.forming.get(live.machine.ctx) is live:
+            del self.forming[live.machine.ctx]
+        self.running.pop(live.id, None)
+        self.joined = {message: other for message, other in self.joined.items() if other is not live}
+
+    # ----- around -----------------------------------------------------------------------------
+
+    def _wake_all(self) -> None:
+        for live in (*self.forming.values(), *self.running.values()):
+            live.wake.set()
+
+    async def _announce(self) -> None:
+        async with self.progress:
+            self.progress.notify_all()
+
+
+async def or_timeout(waiting: Any, seconds: float) -> None:
+    """Wait, but not for longer than that."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(waiting, seconds)
