@@ -65,7 +65,11 @@ def test_a_rule_that_needs_single_updates_is_refused_with_the_reason(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("fedsgd", {}, r"rule 'fedsgd' is unknown, expected one of \['fedavg'\]"),
+        (
+            "fedsgd",
+            {},
+            r"rule 'fedsgd' is unknown, expected one of \['fedadagrad', .*'fedyogi'\]",
+        ),
         ("fedavg", {"momentum": 0.9}, r"has no option 'momentum', expected some of \['rate'\]"),
         ("fedavg", {"rate": 0}, "rate is 0, expected a number above 0"),
         ("fedavg", {"rate": float("nan")}, "rate is nan"),

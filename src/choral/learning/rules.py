@@ -1,9 +1,11 @@
 """Server rules: how the mean of a round's updates moves the model.
 
 A rule is a pure function `(model, mean_update, state) -> (model, state)`, as in optax. The mean
-is all it gets, because under secure aggregation the sum is all that the aggregator has. FedAvgM,
-FedAdam, FedYogi and FedAdagrad (Reddi et al. 2021, Algorithm 2) fit that shape: each is one more
-function here, its momenta in `state`, and one more entry in `_RULES`.
+is all it gets, because under secure aggregation the sum is all that the aggregator has.
+
+FedAdagrad, FedYogi and FedAdam are Algorithm 2 of Reddi et al. 2021 (arXiv 2003.00295), with the
+weighted mean of the updates in the place of the plain one. Every operation is on one coordinate
+and in float32, so the same log gives the same model, bit for bit, on every machine.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Rule:
         what the round before returned; the first round gets an empty one.
 
         Raises `UpdateError` if the vectors are not float32[d] of one length, or if the next
-        model would have a number that is not finite.
+        model or state would have a number that is not finite; `ParameterError` for the state of
+        another rule or of a model of another size.
         """
         for what, vector in (("model", model), ("mean update", mean_update)):
             if vector.dtype != np.float32 or vector.shape != (model.size,):
@@ -50,11 +53,12 @@ class Rule:
                 )
         with np.errstate(over="ignore", invalid="ignore"):  # reported below
             after, new_state = self.step(model, mean_update, state)
-        if wrong := np.flatnonzero(~np.isfinite(after)).tolist():
-            raise UpdateError(
-                f"after rule {self.name!r}, {len(wrong)} of {after.size} coordinates of the model "
-                f"are not finite, the first at {wrong[0]}: {after[wrong[0]]}"
-            )
+        for what, vector in (("model", after), *new_state.items()):
+            if wrong := np.flatnonzero(~np.isfinite(vector)).tolist():
+                raise UpdateError(
+                    f"after rule {self.name!r}, {len(wrong)} of {vector.size} coordinates of the {what} "
+                    f"are not finite, the first at {wrong[0]}: {vector[wrong[0]]}"
+                )
         return after, new_state
 
 
@@ -80,8 +84,114 @@ def fedavg(rate: float = 1.0) -> Rule:
     return Rule("fedavg", (("rate", float(rate)),), step)
 
 
+def fedavgm(rate: float = 1.0, momentum: float = 0.9) -> Rule:
+    """Federated averaging with server momentum (Hsu, Qi and Brown 2019, arXiv 1909.06335, §4.3).
+
+    `velocity = momentum * velocity + mean_update`, then `model + rate * velocity`. A steady update
+    is in the end taken `1 / (1 - momentum)` times as far as FedAvg takes it.
+    """
+    _expect_above_zero("rate", rate)
+    _expect_fraction("momentum", momentum)
+
+    def step(model: Vector, mean_update: Vector, state: Mapping[str, Vector]) -> tuple[Vector, State]:
+        before = _kept("fedavgm", state, model, velocity=0.0)
+        velocity = before["velocity"] * np.float32(momentum)
+        velocity += mean_update
+        after = velocity * np.float32(rate)
+        after += model
+        return after, {"velocity": velocity}
+
+    return Rule("fedavgm", (("momentum", float(momentum)), ("rate", float(rate))), step)
+
+
+def fedadagrad(rate: float = 0.1, beta1: float = 0.0, tau: float = 1e-3) -> Rule:
+    """FedAdagrad: `v + mean_update ** 2` (Reddi et al. 2021, Algorithm 2, line 13).
+
+    `rate`, `beta1` and `tau` are the paper's η, β1 and τ; its experiments have β1 = 0 here.
+    """
+    return _adaptive("fedadagrad", lambda v, square: v + square, rate, beta1, tau)
+
+
+def fedyogi(rate: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> Rule:
+    """FedYogi: `v - (1 - β2) * mean_update ** 2 * sign(v - mean_update ** 2)` (Algorithm 2, line 14).
+
+    Unlike FedAdam it lets v fall only slowly after a large update.
+    """
+    _expect_fraction("beta2", beta2)
+
+    def second(v: Vector, square: Vector) -> Vector:
+        change: Vector = np.float32(1 - beta2) * square
+        change *= np.sign(v - square)
+        return v - change
+
+    return _adaptive("fedyogi", second, rate, beta1, tau, ("beta2", float(beta2)))
+
+
+def fedadam(rate: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> Rule:
+    """FedAdam: `β2 * v + (1 - β2) * mean_update ** 2` (Algorithm 2, line 15). No bias correction."""
+    _expect_fraction("beta2", beta2)
+
+    def second(v: Vector, square: Vector) -> Vector:
+        return np.float32(beta2) * v + np.float32(1 - beta2) * square
+
+    return _adaptive("fedadam", second, rate, beta1, tau, ("beta2", float(beta2)))
+
+
+def _adaptive(
+    name: str,
+    second: Callable[[Vector, Vector], Vector],
+    rate: float,
+    beta1: float,
+    tau: float,
+    *more: tuple[str, float],
+) -> Rule:
+    """Algorithm 2 but for its line on v: m, and `model + rate * m / (sqrt(v) + tau)`; v begins at tau²."""
+    _expect_above_zero("rate", rate)
+    _expect_fraction("beta1", beta1)
+    _expect_above_zero("tau", tau)
+    if not tau >= 1e-6:  # its square is where v begins, and must be a number in float32
+        raise ParameterError(f"tau is {tau!r}, expected 1e-6 or more")
+
+    def step(model: Vector, mean_update: Vector, state: Mapping[str, Vector]) -> tuple[Vector, State]:
+        before = _kept(name, state, model, m=0.0, v=tau * tau)
+        m = np.float32(beta1) * before["m"]
+        m += np.float32(1 - beta1) * mean_update
+        v = second(before["v"], np.square(mean_update))
+        after = np.sqrt(v)
+        after += np.float32(tau)
+        np.divide(m, after, out=after)
+        after *= np.float32(rate)
+        after += model
+        return after, {"m": m, "v": v}
+
+    options = sorted([("rate", float(rate)), ("beta1", float(beta1)), ("tau", float(tau)), *more])
+    return Rule(name, tuple(options), step)
+
+
+def _kept(name: str, state: Mapping[str, Vector], model: Vector, **begin: float) -> Mapping[str, Vector]:
+    """The state, or that of the first round: each array filled with the number where it begins.
+
+    Raises `ParameterError` if it is another rule's, or for a model of another size.
+    """
+    if not state:
+        return {array: np.full_like(model, value) for array, value in begin.items()}
+    if state.keys() != begin.keys():
+        raise ParameterError(f"rule {name!r} keeps {sorted(begin)}, found {sorted(state)}")
+    for array, vector in state.items():
+        if vector.dtype != np.float32 or vector.shape != model.shape:
+            raise ParameterError(
+                f"rule {name!r} kept {array!r} as {vector.dtype} {vector.shape}, "
+                f"expected float32 {model.shape}"
+            )
+    return state
+
+
 _RULES: dict[str, tuple[Callable[..., Rule], frozenset[str]]] = {
     "fedavg": (fedavg, frozenset({"rate"})),
+    "fedavgm": (fedavgm, frozenset({"rate", "momentum"})),
+    "fedadagrad": (fedadagrad, frozenset({"rate", "beta1", "tau"})),
+    "fedyogi": (fedyogi, frozenset({"rate", "beta1", "beta2", "tau"})),
+    "fedadam": (fedadam, frozenset({"rate", "beta1", "beta2", "tau"})),
 }
 
 _NEED_SINGLE_UPDATES = frozenset(
@@ -140,3 +250,8 @@ def _number(n: int) -> bytes:
 def _expect_above_zero(option: str, value: object) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e6:
         raise ParameterError(f"{option} is {value!r}, expected a number above 0, at most 1e6")
+
+
+def _expect_fraction(option: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        raise ParameterError(f"{option} is {value!r}, expected a number from 0 to below 1")
