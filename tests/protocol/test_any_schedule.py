@@ -123,6 +123,12 @@ class AnySchedule(RuleBasedStateMachine):
         assert list(abort.value.missing) == awaited
         assert set(awaited).isdisjoint(self.heard[phase])
 
+    @rule(order=st.randoms(use_true_random=False))
+    def a_phase_goes_well(self, order):
+        self.everybody_answers()
+        self.all_messages_arrive(order)
+        self.the_phase_is_closed()
+
     @invariant()
     def the_books_agree(self):
         if not hasattr(self, "stage"):

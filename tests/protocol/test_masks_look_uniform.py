@@ -121,6 +121,22 @@ def test_the_same_keys_in_another_round_give_other_masks():
     for name in one:
         assert looks_uniform(one[name].main - other[name].main)
         assert looks_uniform(one[name].auxiliary - other[name].auxiliary)
+    used = [streams_of(), streams_of(ctx=b"\x01" * 32)]
+    seeds = [{stream.seed for streams in group.values() for stream in streams} for group in used]
+    assert not seeds[0] & seeds[1]
+
+
+def test_every_ordered_pair_and_round_has_its_own_seal_key_and_context():
+    """A zero nonce is sound for a key that is used once only (§3.4)."""
+    keys, contexts = set(), set()
+    for ctx in (bytes(32), b"\x01" * 32):
+        stage = Stage(4, ctx=ctx)
+        stage.to_inboxes()
+        cohort = stage.members["a"]._cohort
+        for one, other in itertools.permutations(stage.names, 2):
+            keys.add(phases.seal_key(cohort, stage.members[one]._dealing.agreed[other], one, other))
+            contexts.add(phases.seal_context(cohort, one, other))
+    assert len(keys) == len(contexts) == 2 * 4 * 3
 
 
 def test_the_same_keys_with_other_dealers_give_other_pairwise_masks():
