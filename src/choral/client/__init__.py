@@ -66,7 +66,6 @@ def participate(
             )
         trainer = built_in(model.name, model.features, model.classes, model.options)
     shard = load_shard(data, features=model.features, classes=model.classes)
-    X, y = shard.arrays()  # noqa: N806
     journal = Journal(Path(state) if state is not None else me.folder / "state")
     access = Access(me.name, secrets.token_hex(8))
     if me.federation.warning:
@@ -85,7 +84,7 @@ def participate(
             member = Member(
                 me,
                 trainer,
-                Examples(X, y),
+                Examples(shard.images, shard.labels),
                 transport,
                 journal,
                 random=entropy.system,

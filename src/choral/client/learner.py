@@ -14,15 +14,18 @@ from choral.errors import ParameterError, UpdateError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
 from choral.federation.totals import Totals
-from choral.learning.trainer import Evaluation, Parameters, Trainer
+from choral.learning.trainer import Evaluation, Parameters, Trainer, trainer_at
 from choral.learning.update import difference
 from choral.primitives.fixed_point import encode
 
 
 class Examples(NamedTuple):
-    """A member's own data: X float32 (n, features), y integer (n,)."""
+    """A member's own data: X float32 (n, features), or uint8 pixels for value / 255; y integer (n,).
 
-    X: NDArray[np.float32]
+    As a shard has them: nothing of X is read, copied or converted before the two parts are.
+    """
+
+    X: NDArray[Any]
     y: NDArray[Any]
 
 
@@ -54,7 +57,8 @@ class Learner:
         self._trainer = trainer
         self._report = report
         self._seed = seed if seed is not None else _own_seed(me)
-        self._training, self._held_out = _hold_out(examples, me.task.holdout, self._seed)
+        pixels = bool(getattr(trainer, "takes_pixels", False))
+        self._training, self._held_out = _hold_out(examples, me.task.holdout, self._seed, pixels=pixels)
 
     def train(self, model: Parameters, base: Record, attempt: int) -> Update:
         """An update of `base`'s model; `attempt` counts those that were sent from it before.
@@ -70,7 +74,7 @@ class Learner:
             keep = np.sort(rng.permutation(len(y))[: max(1, len(y) * 9 // 10)])
             X, y = X[keep], y[keep]  # noqa: N806
         measured = self.measure(model)
-        trained = self._trainer.train(model, X, y, rng)
+        trained = trainer_at(self._trainer, base.version).train(model, X, y, rng)
         delta = difference(trained, model, self._task.arrays)
         weight = min(len(y), self._task.weight_cap)
         encoded = encode(delta, weight, self._task.plan)
@@ -112,12 +116,21 @@ def _own_seed(me: Participant) -> int:
     return int.from_bytes(hashlib.sha256(f"{me.task.seed}/{me.name}".encode()).digest()[:8], "little")
 
 
-def _hold_out(examples: Examples, part: float, seed: int) -> tuple[Examples, Examples]:
-    """Training and held-out examples. The same every time, or a member would test on what it trained on."""
-    X, y = examples  # noqa: N806
-    order = np.random.default_rng([seed, 0xB0]).permutation(len(y))
-    cut = len(y) - int(len(y) * part)
+def _hold_out(examples: Examples, part: float, seed: int, *, pixels: bool) -> tuple[Examples, Examples]:
+    """Training and held-out examples. The same every time, or a member would test on what it trained on.
+
+    Args:
+        pixels: uint8 stays uint8, a quarter of the memory; otherwise each part is converted once, here.
+    """
+    order = np.random.default_rng([seed, 0xB0]).permutation(len(examples.y))
+    cut = len(order) - int(len(order) * part)
     if cut < 1:
-        raise ParameterError(f"{len(y)} examples leave none to train on")
-    training, held_out = np.sort(order[:cut]), np.sort(order[cut:])
-    return Examples(X[training], y[training]), Examples(X[held_out], y[held_out])
+        raise ParameterError(f"{len(order)} examples leave none to train on")
+
+    def of(rows: NDArray[np.int64]) -> Examples:
+        X, y = examples.X[rows], examples.y[rows]  # noqa: N806
+        if X.dtype == np.uint8 and not pixels:
+            X = np.divide(X, np.float32(255), dtype=np.float32)  # noqa: N806
+        return Examples(X, y)
+
+    return of(np.sort(order[:cut])), of(np.sort(order[cut:]))

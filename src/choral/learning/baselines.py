@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from choral.learning.trainer import Evaluation, Examples, Labels, Trainer
+from choral.learning.trainer import Evaluation, Examples, Labels, Trainer, trainer_at
 
 
 def train_alone(  # noqa: PLR0917
@@ -26,5 +26,5 @@ def train_alone(  # noqa: PLR0917
     """
     model = trainer.initial(np.random.default_rng(seed))
     for round_ in range(rounds):
-        model = trainer.train(model, X, y, np.random.default_rng([seed, round_]))
+        model = trainer_at(trainer, round_).train(model, X, y, np.random.default_rng([seed, round_]))
     return trainer.evaluate(model, *test)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,12 @@ class Trainer(Protocol):
 
     Any object with these three methods will do; there is nothing to inherit from. Randomness is
     an argument: the same generator state must give the same arrays.
+
+    Two things more are looked for, and may be missing:
+
+    - a method `at(version)`, for a trainer whose work changes from version to version: `Scheduled`.
+    - an attribute `takes_pixels`, true if `X` may also be uint8 pixels that stand for value / 255.
+      The images of a u1 shard are then handed over as they lie on disk, at a quarter of the memory.
     """
 
     def initial(self, rng: np.random.Generator) -> Parameters:
@@ -85,3 +91,17 @@ class Trainer(Protocol):
     def evaluate(self, parameters: Parameters, X: Examples, y: Labels) -> Evaluation:
         """Measure a model on examples. Totals, not means: see `Evaluation`."""
         ...
+
+
+@runtime_checkable
+class Scheduled(Trainer, Protocol):
+    """A trainer that works differently from one model version to the next, say with ever smaller steps."""
+
+    def at(self, version: int) -> Trainer:
+        """The trainer that starts from model version `version`, 0 or more; this one stays as it is."""
+        ...
+
+
+def trainer_at(trainer: Trainer, version: int) -> Trainer:
+    """Who trains from model version `version`: `trainer.at(version)`, or `trainer` if it has no `at`."""
+    return trainer.at(version) if isinstance(trainer, Scheduled) else trainer

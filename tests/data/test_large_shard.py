@@ -1,0 +1,38 @@
+"""A shard of 60,000 images costs its member little time and little memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from choral.data import save_shard
+
+PROGRAM = """
+import sys, time
+import psutil
+from choral.client.learner import Examples, _hold_out
+from choral.data import load_shard
+
+process = psutil.Process()
+before = process.memory_info().rss
+began = time.perf_counter()
+shard = load_shard(sys.argv[1], features=784, classes=10)
+seconds = time.perf_counter() - began
+opened = process.memory_info().rss - before
+parts = _hold_out(Examples(shard.images, shard.labels), 0.2, 0, pixels=True)
+assert len(parts[0].y) == 48000
+print(seconds, opened / 1e6, (process.memory_info().rss - before) / 1e6)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resident memory is counted differently")
+def test_60000_images_open_and_are_checked_in_no_time_and_stay_mapped(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60_000, 784), np.uint8)
+    path = save_shard(tmp_path / "large.npy", images, np.arange(60_000) % 10)
+    ran = subprocess.run([sys.executable, "-c", PROGRAM, path], capture_output=True, text=True, check=True)
+    seconds, opened, parted = map(float, ran.stdout.split())
+    assert seconds < 0.2
+    assert opened < 60  # the 47 MB of the file, as shared pages
+    assert parted < 110  # and a copy of its two parts, still a byte a pixel
