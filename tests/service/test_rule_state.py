@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from choral.errors import RecordError
+from choral.errors import RecordError, RoundAborted
 from choral.federation.enrolment import Participant
 from choral.federation.provision import provision
 from choral.federation.task import Model, Rule, Task
@@ -22,7 +22,7 @@ RULES = ("fedavg", "fedavgm", "fedadagrad", "fedyogi", "fedadam")
 ROUNDS = 6
 
 
-def a_federation(folder, rule):
+def a_federation(folder, rule, patience=0):
     model = MLP(5, 4, 3)
     initial = model.initial(np.random.default_rng(0))
     data = model_file.encode(initial)
@@ -38,6 +38,7 @@ def a_federation(folder, rule):
         ),
         rule=Rule(name=rule),
         rounds=ROUNDS,
+        patience=patience,
         largest_cohort=3,
         weight_cap=10,
     )
@@ -114,4 +115,19 @@ def test_a_stored_state_that_is_not_the_one_in_the_log_is_refused(tmp_path):
         db.execute("update blobs set data = ? where digest = ?", (other, head.rule_state))
     with pytest.raises(RecordError, match="state of the rule"):
         Training(me, store)
+    store.close()
+
+
+def test_an_aggregator_whose_patience_is_over_stays_so_over_restarts(tmp_path):
+    """`a_sum` reports a loss that rises from version to version: version 0 stays the best."""
+    me = a_federation(tmp_path / "fed", "fedavg", patience=2)
+    store = Store(tmp_path / "state")
+    for number in range(ROUNDS):
+        training = Training(me, store)
+        if training.over:
+            break
+        training.apply(a_sum(me.task, number), training.head, bytes([number + 1] * 32), lambda record: None)
+    assert training.head.version == 3
+    with pytest.raises(RoundAborted):
+        training.apply(a_sum(me.task, 9), training.head, bytes([99] * 32), lambda record: None)
     store.close()

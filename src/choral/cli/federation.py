@@ -21,6 +21,7 @@ from choral.client import participate
 from choral.data import load_shard
 from choral.errors import ParameterError
 from choral.federation.enrolment import Federation, Participant
+from choral.federation.progress import progress_of
 from choral.federation.provision import provision
 from choral.federation.records import Record
 from choral.federation.task import Model, Rule, Task, checked
@@ -77,6 +78,14 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--clip", default=8.0, show_default=True, help="Range of an update's coordinates.")
 @click.option(
     "--holdout", default=0.2, show_default=True, help="Part of each shard that only measures the model."
+)
+@click.option(
+    "--stop-after",
+    "patience",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="End early when so many versions in a row were no better on held-out data.  0: never.",
 )
 @click.option(
     "--max-staleness",
@@ -318,11 +327,12 @@ def log(folder: Path, state: Path | None, as_json: bool) -> None:
     """
     me = Participant.load(folder)
     found = Log(me, state).records
+    progress = progress_of(found)
     if as_json:
         for record in found:
-            click.echo(json.dumps(_record(record)))
+            click.echo(json.dumps({**_record(record), "best": record.version == progress.best}))
         return
-    table = Table("version", "model", "round", "survivors", "examples", "before", "loss", box=None)
+    table = Table("version", "model", "round", "survivors", "examples", "before", "loss", "", box=None)
     for record in found:
         metrics = record.metrics
         table.add_row(
@@ -333,9 +343,17 @@ def log(folder: Path, state: Path | None, as_json: bool) -> None:
             str(metrics.weight) if metrics else "–",
             percent(metrics.accuracy) if metrics else "–",
             f"{metrics.mean_loss:.4f}" if metrics and metrics.mean_loss is not None else "–",
+            "[green]best[/]" if record.version == progress.best else "",
         )
     console.print(table)
     console.print(f"{len(found)} records, every signature and link verified")
+    if progress.best is not None:
+        console.print(
+            f"best version: {progress.best}, {percent(progress.accuracy)} right on held-out data,"
+            f" mean loss {progress.loss:.4f} (of those measured: the newest one never is)"
+        )
+    if found and found[-1].version < me.task.rounds and progress.over(me.task):
+        console.print(f"training ended early: {me.task.patience} versions in a row were no better")
 
 
 def _record(record: Record) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import click
 
 from choral.cli.reading import Log
 from choral.cli.terminal import console, percent
+from choral.cli.terminal import version as version_by_name
 from choral.cli.trainers import trainer_for
 from choral.data import load_shard
 from choral.errors import ParameterError
@@ -23,12 +24,14 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="A shard with the right answers."
 )
-@click.option("--version", type=int, help="Model version.  [default: the newest]")
+@click.option(
+    "--version", type=version_by_name, metavar="NUMBER|best", help="Model version.  [default: the newest]"
+)
 @click.option("--model", help="Your own model as FILE.py:CLASS, when the task's model is custom.")
 @click.option("--state", type=FOLDER, help="Where the SQLite file lives.  [default: FOLDER/state]")
 @click.option("--json", "as_json", is_flag=True)
 def predict(
-    folder: Path, data: Path, version: int | None, model: str | None, state: Path | None, as_json: bool
+    folder: Path, data: Path, version: int | str | None, model: str | None, state: Path | None, as_json: bool
 ) -> None:
     """How right a model version is on a shard."""
     me = Participant.load(folder)
@@ -67,9 +70,11 @@ def model() -> None:
 @model.command(epilog="Example:  choral model export fed/aggregator --version 7 out.safetensors")
 @click.argument("folder", type=FOLDER)
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--version", type=int, help="Model version.  [default: the newest]")
+@click.option(
+    "--version", type=version_by_name, metavar="NUMBER|best", help="Model version.  [default: the newest]"
+)
 @click.option("--state", type=FOLDER, help="Where the SQLite file lives.  [default: FOLDER/state]")
-def export(folder: Path, out: Path, version: int | None, state: Path | None) -> None:
+def export(folder: Path, out: Path, version: int | str | None, state: Path | None) -> None:
     """Write a model version as safetensors."""
     log = Log(Participant.load(folder), state)
     record = log.record(version)

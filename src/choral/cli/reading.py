@@ -15,6 +15,7 @@ from choral.client.log import largest_answer
 from choral.client.transport import Transport
 from choral.errors import ParameterError, RecordError
 from choral.federation.enrolment import AGGREGATOR, Participant
+from choral.federation.progress import progress_of
 from choral.federation.records import Record, Records, verify
 from choral.learning import model_file
 from choral.protocol import wire
@@ -44,8 +45,8 @@ class Log:
             if not stretch.records or len(found) > stretch.newest:
                 return found
 
-    def record(self, version: int | None) -> Record:
-        """The record of a version, by default of the newest.
+    def record(self, version: int | str | None) -> Record:
+        """The record of a version by number, of "best", or of "newest" and by default the newest.
 
         Raises:
             ParameterError: there is no such version.
@@ -55,6 +56,14 @@ class Log:
                 "there is no model yet", hint="the aggregator makes version 0 when it starts"
             )
         newest = self.records[-1].version
+        if version == "best":
+            version = progress_of(self.records).best
+            if version is None:
+                raise ParameterError(
+                    "no version was measured yet", hint="members measure on held-out data: `--holdout`"
+                )
+        if isinstance(version, str):
+            version = None
         if version is not None and not 0 <= version <= newest:
             raise ParameterError(f"there is no version {version}, the newest is {newest}")
         return self.records[newest if version is None else version]

@@ -47,6 +47,11 @@ def set_up_logs(form: str) -> None:
     )
 
 
+def version(text: str) -> int | str:
+    """A model version as a person names it: a number, `best` or `newest`."""
+    return text if text in ("best", "newest") else int(text)
+
+
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}%"
 

@@ -37,7 +37,7 @@ def participate(
     report: Report = lambda event, **details: None,
     witness: str | os.PathLike[str] | None = None,
 ) -> Record:
-    """Take part in a federation until its rounds are done.
+    """Take part in a federation until training is over: its rounds are done, or its patience is.
 
     Args:
         folder: this member's folder, from `choral init`.

@@ -8,6 +8,7 @@ from choral.client.journal import Journal
 from choral.client.transport import Report, Transport
 from choral.errors import RecordError
 from choral.federation.enrolment import Participant
+from choral.federation.progress import Progress
 from choral.federation.records import PAGE, Record, Records, follow
 from choral.federation.task import Task
 from choral.learning import model_file
@@ -41,7 +42,16 @@ class ModelLog:
         self._moved = asyncio.Condition()
         self._seen: dict[int, bytes] = {}
         self._promised: dict[int, bytes] = {}
-        self.head: Record | None = journal.head()
+        self._remembered = journal.head()
+        # patience goes by the whole log: it is read again, and must lead through what was seen before
+        self.head: Record | None = None if me.task.patience else self._remembered
+        self._progress = Progress() if self.head is None else Progress(self.head.version)
+        self._journaled = -1 if self._remembered is None else self._remembered.version
+
+    @property
+    def over(self) -> bool:
+        """Whether training is over, by what this member has verified."""
+        return self._progress.over(self._me.task)
 
     async def catch_up(self) -> Record:
         """Everything that is there, so that nobody trains from a model that is old already.
@@ -106,9 +116,10 @@ class ModelLog:
         stretch = wire.decode(Records, data)
         head = self.head
         seen = -1 if head is None else head.version
-        if stretch.newest < seen:
+        if stretch.newest < max(seen, self._journaled):
             raise RecordError(
-                f"the aggregator's log ends at version {stretch.newest}, this member has seen {seen}",
+                f"the aggregator's log ends at version {stretch.newest}, this member has seen"
+                f" {max(seen, self._journaled)}",
                 hint="the log was rolled back; if a backup was restored, members have to be told",
             )
         fresh: list[Record] = []
@@ -119,6 +130,8 @@ class ModelLog:
             head = follow(
                 head, record, aggregator=self._me.federation.aggregator_key, task=self._me.task.digest
             )
+            if self._remembered is not None and record.version == self._remembered.version:
+                self._unchanged(self._remembered, record)
             fresh.append(record)
         if stretch.newest > seen and not fresh:
             raise RecordError(
@@ -142,9 +155,14 @@ class ModelLog:
             self._compare(record.version)
         for version in [version for version in self._seen if version <= head.version - _REMEMBERED]:
             del self._seen[version]
-        await asyncio.to_thread(self._journal.saw, head)
+        if head.version > self._journaled:
+            await asyncio.to_thread(self._journal.saw, head)
+        for record in fresh:
+            self._progress = self._progress.after(record)
         self.head = head
         for record in fresh:
+            if record.version <= self._journaled:
+                continue
             metrics = record.metrics
             self._report(
                 "version",

@@ -140,7 +140,8 @@ class Member:
         return mine
 
     async def _work(self) -> Record:
-        while (head := self.head).version < self._task.rounds:
+        while not self.log.over:
+            head = self.head
             attempt = self._journal.attempts(head)
             if attempt >= self._me.federation.sends_per_model:
                 await self._rest(head)
@@ -148,6 +149,7 @@ class Member:
             model = await self.log.model(head)
             update = await asyncio.to_thread(self._learner.train, model, head, attempt)
             await self._contribute(head, update)
+        head = self.head
         measured = await asyncio.to_thread(self._learner.measure, await self.log.model(head))
         self._report("done", version=head.version, accuracy=measured.accuracy if measured.examples else None)
         return head
@@ -226,8 +228,7 @@ class Member:
         await asyncio.sleep(_PAUSE * self._refusals * (4 if isinstance(error, TwoProcesses) else 1))
 
     def _fresh(self, base: Record) -> bool:
-        newest = self.head.version
-        return newest < self._task.rounds and newest - base.version <= self._task.max_staleness
+        return not self.log.over and self.head.version - base.version <= self._task.max_staleness
 
     async def _newer_or_pause(self, base: Record, seconds: float) -> None:
         if self._fresh(base):

@@ -64,6 +64,7 @@ class Task(_Strict):
     clip: float = 8.0
     weight_cap: int
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    patience: Annotated[int, Field(ge=0, le=10**6)] = 0  # versions without a better one; 0: never stop early
     max_staleness: Annotated[int, Field(ge=0, le=100)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     sealing: Literal["aes-gcm"] = "aes-gcm"
@@ -76,6 +77,8 @@ class Task(_Strict):
             _ = self.plan
         except ParameterError as error:
             raise ValueError(error.reason) from error
+        if self.patience and not self.holdout:
+            raise ValueError("patience goes by held-out examples, and holdout is 0")
         return self
 
     @cached_property

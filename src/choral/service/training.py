@@ -11,6 +11,7 @@ import numpy as np
 from choral.errors import ParameterError, RecordError, RoundAborted
 from choral.federation import records
 from choral.federation.enrolment import Participant
+from choral.federation.progress import Progress
 from choral.federation.provision import INITIAL
 from choral.federation.records import Record
 from choral.federation.totals import Totals
@@ -39,10 +40,12 @@ class Training:
         if store.head() is None:
             self._begin(aggregator.folder / INITIAL)
         self._bases: dict[bytes, Record] = {}
+        self._progress = Progress()
         head = None
         for record in store.records(-1):
             head = records.follow(head, record, aggregator=aggregator.identity.public, task=self._task.digest)
             self._bases[record.context] = record
+            self._progress = self._progress.after(record)
         if head is None:
             raise RecordError("the model log is empty")
         self.head: Record = head
@@ -67,8 +70,8 @@ class Training:
 
     @property
     def over(self) -> bool:
-        """Whether the task's rounds are done."""
-        return self.head.version >= self._task.rounds
+        """Whether the task's rounds are done, or its patience is."""
+        return self._progress.over(self._task)
 
     def base(self, ctx: bytes) -> Record | None:
         """The record that updates with this ctx start from."""
@@ -135,4 +138,5 @@ class Training:
             self._store.append(record, blobs, row(record))
             self.head, self._model, self._state = record, model, state
             self._bases[record.context] = record
+            self._progress = self._progress.after(record)
             return record
