@@ -49,6 +49,7 @@ def test_json_is_one_object_alone_on_standard_output():
     assert found["seconds_a_round"]["least"] <= found["seconds_a_round"]["most"]
     assert found["bytes_a_member"]["up"] > 4 * found["parameters"]
     assert (found["members"], found["cohort"], found["seed"]) == (20, 6, 1)
+    assert (found["data"], found["split"], found["model"], found["drop"]) == ("digits", "iid", "softmax", 0)
     assert len(found["model_digest"]) == 64
 
 

@@ -221,8 +221,9 @@ def _object(
         "examples": [min(population.sizes), max(population.sizes)],
         "parameters": simulation.parameters.dimension,
         "model_digest": simulation.model_digest.hex(),
-        **{name: given[name] for name in ("seed", "drop", "split", "model")},
         "data": given["source"],
+        "split": given["split"] or ("as found" if given["source"].startswith("npy:") else "iid"),
+        **{name: given[name] for name in ("model", "drop", "seed")},
     }
 
 
