@@ -656,3 +656,19 @@ def question_of(stage, phase, name):
         Phase.UNMASK: stage.aggregator.endorsements,
     }
     return answers[phase]()
+
+
+def test_a_member_that_tolerates_another_number_of_colluders_is_refused_when_shares_are_dealt() -> None:
+    """Otherwise its shares would not go with the others', and an honest dealer be accused at the end."""
+    stage = Stage(7, minimum=5)
+    other = replace(stage.parameters, tolerated=3)
+    assert other.threshold(7) != stage.parameters.threshold(7)
+    stage.members["c"] = stage.member("c", parameters=other)
+    roster = stage.to_roster()
+    with pytest.raises(PeerError, match="another round") as refused:
+        stage.send(stage.ask("c", roster))
+    assert refused.value.culprits == ("c",)
+    for name in "abdefg":
+        stage.send(stage.ask(name, roster))
+    stage.aggregator.close()
+    assert "c" not in stage.aggregator.received(Phase.SHARE)

@@ -248,7 +248,11 @@ class AggregatorRound:
     ) -> None:
         sender = message.member
         if message.round_id != self.round_id:
-            raise PeerError(f"{sender} sent a message of another round", culprits=[sender])
+            raise PeerError(
+                f"{sender} sent a message of another round",
+                culprits=[sender],
+                hint="or it computes another threshold: compare `tolerated` in the federation files",
+            )
         if sender not in self.expected(phase):
             raise OutOfPhase(f"{sender} is not in this phase: it missed an earlier one", culprits=[sender])
         if r2 is not None and getattr(message, "r2", None) != r2:
@@ -300,10 +304,8 @@ class AggregatorRound:
 
     def _close_cohort(self) -> None:
         roster = self.roster()
-        n = len(roster.members)
-        self._cohort = Cohort(
-            round_id(self.ctx, roster), roster.members, self.pinned, self.parameters.check_cohort(n)
-        )
+        threshold = self.parameters.check_cohort(len(roster.members))
+        self._cohort = Cohort(round_id(self.ctx, roster, threshold), roster.members, self.pinned, threshold)
 
     def _dealt(self) -> tuple[Dealt, ...]:
         sent = self._received[Phase.SHARE]

@@ -150,7 +150,7 @@ def accept_roster(me: Member, mine: Advertise, roster: Roster) -> Cohort:
     if len(set(names)) != len(names):
         raise PeerError("the roster names a member twice", culprits=_repeated(names))
     keys = [me.pinned[name] for name in names]
-    if keys != sorted(keys):
+    if keys != sorted(set(keys)):  # strictly: two names on one key would add masks that do not cancel
         raise PeerError("the roster is not in ascending order of identity key")
     for entry in roster.members:
         if entry.ctx != me.ctx:
@@ -169,7 +169,7 @@ def accept_roster(me: Member, mine: Advertise, roster: Roster) -> Cohort:
         raise PeerError("two round keys on the roster are equal")
     if mine not in roster.members:
         raise PeerError("this member's own entry is not on the roster as it was sent")
-    return Cohort(round_id(me.ctx, roster), roster.members, me.pinned, threshold)
+    return Cohort(round_id(me.ctx, roster, threshold), roster.members, me.pinned, threshold)
 
 
 def deal(me: Member, cohort: Cohort, secrets: Secrets, random: RandomBytes) -> tuple[Shares, Dealing]:

@@ -34,9 +34,13 @@ def context(task_digest: bytes, base: bytes) -> bytes:
     return hashlib.sha256(task_digest + base).digest()
 
 
-def round_id(ctx: bytes, roster: Roster) -> bytes:
-    """Names a round by everything its members agreed on when it began."""
-    return hashlib.sha256(ctx + digest(plain(roster))).digest()
+def round_id(ctx: bytes, roster: Roster, threshold: int) -> bytes:
+    """Names a round by everything its members agree on when it begins.
+
+    The threshold is in it because each side computes it from its own `tolerated`: members that differ
+    in it would deal shares that do not go together, and an honest dealer would be accused at the end.
+    """
+    return hashlib.sha256(ctx + digest(plain(roster)) + threshold.to_bytes(4, "little")).digest()
 
 
 def dealt_digest(dealt: Iterable[Dealt]) -> bytes:

@@ -1,0 +1,88 @@
+"""The peer of a secure round: the same service, client, store and model, but updates summed in the clear.
+
+    plain.py serve FOLDER …         plain.py join FOLDER --data FILE …
+
+This switch lives here only. Product code has no way to turn secure aggregation off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import numpy as np
+from quart import Quart, Response, request
+
+from choral.cli import main
+from choral.client import participant
+from choral.federation.records import Record
+from choral.protocol import wire
+from choral.protocol.access import verify_access
+from choral.protocol.aggregator import Total
+from choral.service import serve as service
+from choral.service.bodies import read_vector
+from choral.service.live import RoundRow
+
+_create_app = service.create_app
+
+
+def create_app(aggregator: Any, rounds: Any, store: Any, **more: Any) -> Quart:
+    app = _create_app(aggregator, rounds, store, **more)
+    task, pinned = aggregator.task, aggregator.federation.pinned
+    d, a = task.dimension, aggregator.parameters.auxiliary
+    state: dict[str, Any] = {}
+
+    def begin() -> None:
+        state.update(
+            main=np.zeros(d, np.uint32), auxiliary=np.zeros(a, np.uint64), members=[],
+            done=asyncio.get_running_loop().create_future(), lock=asyncio.Lock(),
+        )  # fmt: skip
+
+    @app.put("/bench/plain")
+    async def plain() -> Response:
+        access = verify_access(
+            request.headers.get("Authorization"), "PUT", "/bench/plain",
+            keys=pinned, now=time.time(), skew=300,
+        )  # fmt: skip
+        with rounds.presence.connection(access.member, access.session):
+            body = await read_vector(4 + 4 * d + 8 * a, 60)
+            if not state:
+                begin()
+            done = state["done"]
+            async with state["lock"]:
+                await asyncio.to_thread(_add, state, body, d, a)
+                state["members"].append(access.member)
+                if len(state["members"]) == len(pinned):
+                    total = Total(state["main"], state["auxiliary"], tuple(state["members"]), ())
+                    round_id = os.urandom(32)
+                    row = RoundRow(round_id, 0, 0.0, "done", 0.0, {"bytes_in": len(body), "roster": [access.member]})
+                    base = rounds.training.head
+                    record = await asyncio.to_thread(
+                        rounds.training.apply, total, base, round_id, lambda record: row
+                    )
+                    state.clear()
+                    async with rounds.progress:
+                        rounds.progress.notify_all()
+                    done.set_result(record)
+            return Response(wire.encode(await done), 200, content_type="application/cbor")
+
+    return app
+
+
+def _add(state: dict[str, Any], body: memoryview, d: int, a: int) -> None:
+    state["main"] += np.frombuffer(body, "<u4", d, 4)
+    state["auxiliary"] += np.frombuffer(body, "<u8", a, 4 + 4 * d)
+
+
+async def _contribute(self: Any, base: Record, update: Any) -> None:
+    pieces = [b"\0\0\0\0", update.vector.data.cast("B"), update.totals.encode().data.cast("B")]
+    record = wire.decode(Record, await self._transport.send("PUT", "/bench/plain", pieces))
+    await self.log.newer_than(record.version - 1)
+
+
+if __name__ == "__main__":
+    service.create_app = create_app
+    participant.Member._contribute = _contribute  # type: ignore[method-assign]
+    main()
