@@ -87,7 +87,8 @@ def test_the_setting_derives_as_the_specification_says():
     assert transcript.context(task, base).hex() == SETTING["ctx"]
     assert SETTING["threshold"] == (6 + SETTING["tolerated"]) // 2 + 1
     roster = decode("Roster", good("share")[0]["question"])
-    assert transcript.round_id(bytes.fromhex(SETTING["ctx"]), roster).hex() == SETTING["round_id"]
+    ctx = bytes.fromhex(SETTING["ctx"])
+    assert transcript.round_id(ctx, roster, SETTING["threshold"]).hex() == SETTING["round_id"]
 
 
 @pytest.mark.parametrize("name", list(SETTING["members"]))
