@@ -69,6 +69,14 @@ class LiveRound:
                 self.machine.receive(message)
         self.wake.set()
 
+    def dropped(self) -> dict[str, str]:
+        """Members of the cohort that are not in the sum, with the phase whose message is missing."""
+        lost: dict[str, str] = {}
+        for phase in (Phase.MASK, Phase.SHARE):  # who missed *share* missed *mask* as well
+            there = set(self.machine.received(phase))
+            lost |= {name: phase.value for name in self.machine.received(Phase.ADVERTISE) if name not in there}
+        return lost
+
     def row(self, state: str, seconds: float | None = None, **details: Any) -> RoundRow:
         roster = self.machine.received(Phase.ADVERTISE)
         return RoundRow(
@@ -80,6 +88,7 @@ class LiveRound:
             {
                 "roster": roster,
                 "survivors": self.machine.received(Phase.MASK),
+                "dropped": self.dropped(),
                 "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
                 "bytes_in": self.bytes_in,
                 "bytes_out": self.bytes_out,

@@ -1,0 +1,55 @@
+"""`choral demo`: real processes, a real SIGKILL, and what `--json` promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+
+def demo(*arguments: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-m", "choral", "demo", "--json", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_member_killed_in_a_round_drops_out_of_the_sum_and_comes_back() -> None:
+    found = demo("--rounds", "12")
+    assert found["rounds"] == len(found["accuracy"]) == len(found["survivors"]) == len(found["dropped"]) == 12
+    victim = found["killed"]
+    assert [victim] in found["dropped"], "the victim was killed in the middle of a round"
+    there = [victim in names for names in found["survivors"]]
+    assert there[0], "it took part before"
+    assert not all(there), "it missed at least one sum"
+    assert found["sum_exact"] is True
+    assert max(found["accuracy_alone"]) < 0.35, "nobody alone knows more than a few digits"
+    assert max(found["accuracy"]) > 0.8
+    assert found["accuracy_pooled"] > 0.95
+
+
+def test_the_same_seed_gives_the_same_model() -> None:
+    few = ("--no-kill", "--rounds", "4", "--members", "3", "--seed", "7")
+    first, second = demo(*few), demo(*few)
+    assert first["model_digest"] == second["model_digest"]
+    assert first["accuracy"] == second["accuracy"]
+    assert all(len(names) == 3 for names in first["survivors"])
+
+
+def test_another_seed_model_split_and_data_give_another_model(tmp_path) -> None:
+    few = ("--no-kill", "--rounds", "2", "--members", "3", "--model", "mlp")
+    iid = demo(*few, "--split", "iid", "--out", str(tmp_path / "out"))
+    shards = tmp_path / "out" / "shards"
+    own = demo(*few, "--data", f"npy:{shards}", "--seed", "3")
+    assert iid["model_digest"] != own["model_digest"]
+    assert (tmp_path / "out" / "fed" / "aggregator" / "state" / "aggregator.sqlite").exists()
+    assert own["accuracy"][-1] > 0.5
