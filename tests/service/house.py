@@ -11,7 +11,8 @@ import contextlib
 import json
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,36 @@ class Player:
         return header(self.me.identity, self.access, method, path, now)
 
 
+@dataclass
+class Told:
+    """A scripted answer; pieces without an end are sent for as long as somebody reads."""
+
+    body: bytes | Iterator[bytes] = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Lie = Callable[[str, str], Told | None]
+
+
+async def _tell(told: Told, receive: Any, send: Any) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers.items()]
+    await send({"type": "http.response.start", "status": told.status, "headers": headers})
+
+    async def hung_up() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.create_task(hung_up())
+    for piece in [told.body] if isinstance(told.body, bytes) else told.body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await asyncio.sleep(0)
+        if gone.done():
+            return
+    gone.cancel()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class House:
     """The aggregator of a folder in this event loop."""
 
@@ -210,6 +241,8 @@ class House:
         )
         self.aggregator = Participant.load(root / "aggregator")
         self.events: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        self.lies: list[Lie] = []
+        self.asked: list[tuple[str, str]] = []
 
     async def open(self) -> None:
         self.store = Store(self.settings.state)
@@ -222,12 +255,28 @@ class House:
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = _Server(
             uvicorn.Config(
-                self.app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+                self._serve,
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=1,
             )
         )
         self._running = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
             await asyncio.sleep(0.002)
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        """The real application, unless one of `lies` wants to answer."""
+        path = scope["path"] + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
+        self.asked.append((scope["method"], path))
+        for lie in self.lies:
+            told = lie(scope["method"], path)
+            if told is not None:
+                await _tell(told, receive, send)
+                return
+        await self.app(scope, receive, send)
 
     async def close(self) -> None:
         await self.rounds.drain(0)
@@ -345,3 +394,45 @@ def problem(found: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
     assert details["type"].startswith("urn:choral:problem:")
     assert details["detail"]
     return details
+
+
+class Proxy:
+    """A way to the aggregator that can be cut and healed."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._pairs: set[asyncio.StreamWriter] = set()
+        self._cut = False
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        self._server.close()
+
+    def cut(self) -> None:
+        self._cut = True
+        for writer in self._pairs:
+            writer.transport.abort()
+        self._pairs.clear()
+
+    def heal(self) -> None:
+        self._cut = False
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._cut:
+            writer.transport.abort()
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._pairs |= {writer, back}
+        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
