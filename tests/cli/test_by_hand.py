@@ -21,6 +21,7 @@ pytestmark = pytest.mark.e2e
 def choral(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "choral", *map(str, arguments)],
+        check=False,
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -92,22 +93,12 @@ def test_the_log_verifies_from_disk_and_over_the_network(trained) -> None:
 
 def test_every_version_predicts_and_a_later_one_better(trained) -> None:
     folder = trained[0]
-    found = [
-        json.loads(
-            ok(
-                "predict",
-                "fed/member-3",
-                "--data",
-                "shards/test_data.npy",
-                "--version",
-                v,
-                "--json",
-                cwd=folder,
-            )
-        )["accuracy"]
-        for v in (0, 5)
-    ]
-    assert found[0] < 0.3 < 0.7 < found[1]
+    found = {}
+    for v in (0, 5):
+        test = ("--data", "shards/test_data.npy", "--version", v)
+        found[v] = json.loads(ok("predict", "fed/member-3", *test, "--json", cwd=folder))["accuracy"]
+    assert found[0] < 0.3
+    assert found[5] > 0.7
     assert "right" in ok("predict", "fed/aggregator", "--data", "shards/test_data.npy", cwd=folder)
 
 

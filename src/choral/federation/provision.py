@@ -39,6 +39,8 @@ def provision(
         raise ParameterError(f"{root} exists already", hint="choose another folder: keys are never replaced")
     if len(set(members)) != len(members):
         raise ParameterError("two members have one name")
+    # floors that no round could meet are refused before anything is written
+    task.parameters(minimum, tolerated if isinstance(tolerated, int) else None)
     identities = {name: Identity.generate(random) for name in (AGGREGATOR, *members)}
     federation = checked(
         Federation,

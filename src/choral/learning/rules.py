@@ -212,7 +212,7 @@ def rule(name: str, options: Mapping[str, Any]) -> Rule:
         raise ParameterError(
             f"rule {name!r} compares single updates, and the aggregator only ever has their sum; "
             f"expected one of {sorted(_RULES)}",
-            hint="a member's clipping range bounds what one member can do to the sum",
+            hint="keep the federation to members you trust not to poison it: docs/threats.md",
         )
     if name not in _RULES:
         raise ParameterError(f"rule {name!r} is unknown, expected one of {sorted(_RULES)}")

@@ -77,6 +77,7 @@ class Conductor:
             changed=self._wake_all,
         )
         self._drivers: set[asyncio.Task[None]] = set()
+        self._not_before = 0.0  # no cohort closes earlier: the pace
 
     def open(self, base: Record) -> LiveRound:
         """A new cohort for updates that start from `base`."""
@@ -180,6 +181,8 @@ class Conductor:
             raise RoundAborted("every member that had joined went away")
         if self.training.over or self.training.head.version - live.base.version > self._me.task.max_staleness:
             raise Superseded(f"version {self.training.head.version} came first")
+        if self._clock() < self._not_before:
+            return False
         target = min(self.settings.cohort or len(machine.pinned), machine.parameters.plan.n_max)
         enough = got >= machine.needed and (over or not self.awaited(live))
         return got >= max(target, machine.needed) or enough
@@ -212,6 +215,7 @@ class Conductor:
                 ),
             )
             live.machine.total = None  # the vectors are in the model now
+            self._not_before = self._clock() + self.settings.pace_seconds
         log.info(
             "a new model version", round=live.short, version=live.record.version,
             survivors=list(total.survivors), culprits=list(total.culprits),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from choral.errors import ParameterError
@@ -16,7 +16,7 @@ from choral.federation.task import read_toml
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Settings of one aggregator. Each can be given as `CHORAL_<NAME>` in the environment.
 
     Attributes:
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         threads: for masks; by default the number of cores.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CHORAL_", extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str
     port: Annotated[int, Field(ge=0, le=65535)]
@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     clock_skew_seconds: Seconds = 300.0
     threads: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1
     log_format: Annotated[str, Field(pattern="^(auto|text|json)$")] = "auto"
+
+
+class _Gathered(BaseSettings, Settings):
+    """The same, read from everywhere but the command line."""
+
+    model_config = SettingsConfigDict(env_prefix="CHORAL_", extra="forbid", frozen=True)
 
     @classmethod
     def settings_customise_sources(
@@ -83,12 +89,10 @@ def load(folder: Path, url: str, **given: Any) -> Settings:
     if file.exists():
         values |= read_toml(file)
     try:
-        make: Any = Settings  # its keyword for the secrets directory is not in its type
-        settings: Settings = make(**values, _secrets_dir=os.environ.get("CHORAL_SECRETS_DIR"))
+        gather: Any = _Gathered  # its keyword for the secrets directory is not in its type
+        gathered: _Gathered = gather(**values, _secrets_dir=os.environ.get("CHORAL_SECRETS_DIR"))
         chosen = {name: value for name, value in given.items() if value is not None}
-        return (
-            Settings.model_validate(settings.model_copy(update=chosen).model_dump()) if chosen else settings
-        )
+        return Settings.model_validate(gathered.model_dump() | chosen)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, entry['loc']))}: {entry['msg']} (found {entry['input']!r:.40})"
