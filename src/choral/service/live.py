@@ -74,9 +74,8 @@ class LiveRound:
         lost: dict[str, str] = {}
         for phase in (Phase.MASK, Phase.SHARE):  # who missed *share* missed *mask* as well
             there = set(self.machine.received(phase))
-            lost |= {
-                name: phase.value for name in self.machine.received(Phase.ADVERTISE) if name not in there
-            }
+            roster = self.machine.received(Phase.ADVERTISE)
+            lost |= {name: phase.value for name in roster if name not in there}
         return lost
 
     def row(self, state: str, seconds: float | None = None, **details: Any) -> RoundRow:

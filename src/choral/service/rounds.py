@@ -211,7 +211,7 @@ class Rounds:
             raise UnknownRound(
                 f"round {round_id.hex()[:12]} is not going on",
                 hint="ask for its outcome; unless your update is in it, train again and join the next. If it"
-                " happens every time, compare `tolerated` in the federation files: it is part of a round's name",
+                " happens every time, compare `tolerated` in the federation files: it names rounds too",
             )
         return live
 
