@@ -12,8 +12,12 @@ import numpy as np
 from rich.table import Table
 
 from choral.cli.terminal import console
-from choral.data import load_digits, load_shard, save_shard, synthetic_digits
+from choral.data import load_digits, load_shard, save_shard, sheet, synthetic_digits
+from choral.data.mnist import load as load_mnist
 from choral.data.partition import split as split_labels
+from choral.data.tables import from_csv as arrays_from_csv
+from choral.data.tables import from_npy as array_from_npy
+from choral.errors import ParameterError
 
 
 @click.group()
@@ -54,6 +58,23 @@ def write_shards(
     ]
 
 
+def _splitting(command: Any) -> Any:
+    """The options of commands that make several shards."""
+    for option in reversed(
+        (
+            click.option(
+                "--members", default=3, show_default=True, type=click.IntRange(1), help="How many shards."
+            ),
+            click.option(
+                "--split", default="iid", show_default=True, help="iid, label, dirichlet:A or shards:K."
+            ),
+            click.option("--seed", default=0, show_default=True, type=click.IntRange(0)),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @data.command(epilog="Example:  choral data split --data digits --members 3 --split label shards/")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
@@ -63,8 +84,7 @@ def write_shards(
     show_default=True,
     help="digits (real, 8x8), synthetic (28x28), or a shard's path.",
 )
-@click.option("--members", default=3, show_default=True, type=click.IntRange(1), help="How many shards.")
-@click.option("--split", default="iid", show_default=True, help="iid, label, dirichlet:A or shards:K.")
+@_splitting
 @click.option(
     "--test",
     default=0.2,
@@ -75,13 +95,74 @@ def write_shards(
 @click.option(
     "--count", default=3000, show_default=True, type=click.IntRange(10), help="Of synthetic digits."
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def split(folder: Path, source: str, members: int, split: str, test: float, count: int, seed: int) -> None:
     """Make client_1_data.npy, client_2_data.npy … in FOLDER."""
     X, y = examples_of(source, count, seed)
-    for path in write_shards(folder, X, y, members=members, split=split, test=test, seed=seed):
+    _say(write_shards(folder, X, y, members=members, split=split, test=test, seed=seed))
+
+
+def _say(paths: list[Path]) -> None:
+    for path in paths:
         labels = load_shard(path).describe().labels
         console.print(f"{path}: {sum(labels.values())} examples of {', '.join(map(str, labels))}")
+
+
+@data.command(epilog="Example:  choral data mnist ~/mnist --members 10 --split dirichlet:0.5 shards/")
+@click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_splitting
+def mnist(source: Path, folder: Path, members: int, split: str, seed: int) -> None:
+    """Shards in FOLDER from the four MNIST files in SOURCE, plain or gzipped.
+
+    The training images are split over the members, the test images are test_data.npy. Any set in the
+    same four files will do, such as Fashion-MNIST. python-mnist reads them: pip install "choral[mnist]".
+    """
+    X, y = load_mnist(source, "train")
+    X_test, y_test = load_mnist(source, "t10k")
+    paths = write_shards(folder, X, y, members=members, split=split, test=0.0, seed=seed)
+    save_shard(folder / "test_data.npy", X_test, y_test)
+    _say([*paths, folder / "test_data.npy"])
+
+
+@data.command("from-npy", epilog="Example:  choral data from-npy X.npy y.npy client_1_data.npy")
+@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("labels", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def from_npy(images: Path, labels: Path, out: Path) -> None:
+    """A shard from an array of images (n, d) or (n, h, w) and one of labels (n,)."""
+    _say([save_shard(out, array_from_npy(images), array_from_npy(labels))])
+
+
+@data.command(
+    "from-csv", epilog="Example:  choral data from-csv flowers.csv --label species client_1_data.npy"
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--label", required=True, help="Column with the right answers.")
+@click.option("--classes", default="", help="Names of the classes in order, for labels that are text: a,b,c")
+@click.option("--pixels", is_flag=True, help="Values are whole numbers from 0 to 255: store them as such.")
+@click.option("--delimiter", default=",", show_default=True)
+def from_csv(file: Path, out: Path, label: str, classes: str, pixels: bool, delimiter: str) -> None:
+    """A shard from a CSV file whose first line names the columns."""
+    named = classes.split(",") if classes else ()
+    _say([save_shard(out, *arrays_from_csv(file, label, classes=named, pixels=pixels, delimiter=delimiter))])
+
+
+@data.command(epilog="Example:  choral data show shards/client_1_data.npy -o sheet.png")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help=".png, .svg or .pdf")
+@click.option("--columns", default=16, show_default=True, type=click.IntRange(1, 200), help="Images a class.")
+@click.option("--shape", help="HEIGHTxWIDTH of the images.  [default: a square]")
+def show(file: Path, out: Path, columns: int, shape: str | None) -> None:
+    """A contact sheet of a shard: a row of images for every class."""
+    sides = None
+    if shape is not None:
+        height, _, width = shape.partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            raise ParameterError(f"found the shape {shape!r}, expected HEIGHTxWIDTH", hint="--shape 28x28")
+        sides = int(height), int(width)
+    sheet.save(load_shard(file), out, shape=sides, columns=columns)
+    console.print(f"{out}: written")
 
 
 @data.command(epilog="Example:  choral data inspect shards/client_1_data.npy")
