@@ -14,7 +14,6 @@ import numpy as np
 from choral.primitives.entropy import seeded
 from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import Identity
-from choral.primitives.seal import seal
 from choral.protocol import phases, wire
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.member import MemberRound
@@ -173,9 +172,7 @@ def reseal(stage: Stage, sender: str, shares: Shares, pieces: dict[str, bytes]) 
     cohort, dealing = machine._cohort, machine._dealing
     seals = list(shares.seals)
     for recipient, piece in pieces.items():
-        seals[cohort.index[recipient] - 1] = seal(
-            phases.seal_key(cohort, dealing.agreed[recipient], sender, recipient),
-            piece,
-            phases.seal_context(cohort, sender, recipient),
+        seals[cohort.index[recipient] - 1] = machine.me.sealing.seal(
+            cohort.way(sender, recipient), dealing.agreed[recipient], piece
         )
     return Shares(shares.member, shares.round_id, shares.commitment, tuple(seals), shares.signature)

@@ -12,6 +12,7 @@ from stage import Stage
 
 from choral.primitives.keystream import Stream, add_keystreams
 from choral.protocol import phases
+from choral.protocol.sealing import seal_context, seal_key
 
 D, A = 8192, 512
 LOW, HIGH = 170, 360  # chi-square with 255 degrees of freedom: 1e-5 of its mass lies outside on either side
@@ -134,8 +135,9 @@ def test_every_ordered_pair_and_round_has_its_own_seal_key_and_context():
         stage.to_inboxes()
         cohort = stage.members["a"]._cohort
         for one, other in itertools.permutations(stage.names, 2):
-            keys.add(phases.seal_key(cohort, stage.members[one]._dealing.agreed[other], one, other))
-            contexts.add(phases.seal_context(cohort, one, other))
+            way = cohort.way(one, other)
+            keys.add(seal_key(way, stage.members[one]._dealing.agreed[other]))
+            contexts.add(seal_context(way))
     assert len(keys) == len(contexts) == 2 * 4 * 3
 
 

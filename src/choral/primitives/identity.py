@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from choral.errors import IdentityError
+from choral.primitives import key_file
 from choral.primitives.entropy import RandomBytes
 
 PUBLIC_BYTES = 32
@@ -60,15 +60,7 @@ class Identity:
             IdentityError: the file exists already.
         """
         pem = self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise IdentityError(
-                f"{path} exists already",
-                hint="a key is never overwritten: move the old one away first",
-            ) from None
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
+        key_file.write(path, pem)
 
     @classmethod
     def load(cls, path: Path) -> Identity:
@@ -77,19 +69,7 @@ class Identity:
         Raises:
             IdentityError: no such file, readable by everybody, or not an Ed25519 key.
         """
-        try:
-            pem = path.read_bytes()
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise IdentityError(
-                f"{path}: cannot be read ({error.strerror})",
-                hint="`choral init` makes the key of every participant",
-            ) from error
-        if mode & 0o007:  # a group may read: Kubernetes mounts Secrets with the pod's fsGroup
-            raise IdentityError(
-                f"{path}: every user of this machine can read this private key (mode {mode & 0o777:o})",
-                hint=f"chmod 600 {path}",
-            )
+        pem = key_file.read(path)
         try:
             private = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:

@@ -21,7 +21,6 @@ from choral.primitives.agreement import Agreement, derive, public_key
 from choral.primitives.entropy import RandomBytes
 from choral.primitives.identity import Identity
 from choral.primitives.keystream import Stream, add_keystreams
-from choral.primitives.seal import open_seal, seal
 from choral.protocol.messages import (
     Advertise,
     Consistency,
@@ -35,6 +34,7 @@ from choral.protocol.messages import (
     Survivors,
 )
 from choral.protocol.parameters import Parameters
+from choral.protocol.sealing import AesGcm, Sealing, Way, broken
 from choral.protocol.transcript import (
     dealt_by,
     dealt_digest,
@@ -58,6 +58,7 @@ class Member:
     pinned: Mapping[str, bytes]
     parameters: Parameters
     ctx: bytes
+    sealing: Sealing = AesGcm()
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ class Cohort:
 
     def key(self, member: str) -> bytes:
         return self.pinned[member]
+
+    def way(self, sender: str, recipient: str) -> Way:
+        """From one member to another, as a seal between them is bound to it."""
+        return Way(self.round_id, sender, recipient, self.key(sender), self.key(recipient))
 
 
 @dataclass(frozen=True)
@@ -192,11 +197,7 @@ def deal(me: Member, cohort: Cohort, secrets: Secrets, random: RandomBytes) -> t
     seals = tuple(
         b""
         if entry.member == me.name
-        else seal(
-            seal_key(cohort, agreed[entry.member], me.name, entry.member),
-            b"".join(piece),
-            seal_context(cohort, me.name, entry.member),
-        )
+        else me.sealing.seal(cohort.way(me.name, entry.member), agreed[entry.member], b"".join(piece))
         for entry, piece in zip(cohort.roster, pieces, strict=True)
     )
     shares = Shares(
@@ -208,17 +209,6 @@ def deal(me: Member, cohort: Cohort, secrets: Secrets, random: RandomBytes) -> t
     )
     own = pieces[cohort.index[me.name] - 1]
     return sign(me.identity, shares), Dealing(self_seed, own, agreed)
-
-
-def seal_key(cohort: Cohort, agreed: bytes, sender: str, recipient: str) -> bytes:
-    """§3.3: one key for every ordered pair and round."""
-    info = b"choral/1 seal" + cohort.key(sender) + cohort.key(recipient)
-    return derive(agreed, cohort.round_id, info)
-
-
-def seal_context(cohort: Cohort, sender: str, recipient: str) -> bytes:
-    """§3.4: round id || sender || recipient, as identity keys."""
-    return cohort.round_id + cohort.key(sender) + cohort.key(recipient)
 
 
 # ----- mask -----------------------------------------------------------------------------------
@@ -253,14 +243,10 @@ def accept_inbox(me: Member, cohort: Cohort, dealing: Dealing, mine: Shares, inb
             )
         if entry.member == me.name:
             continue
-        key = seal_key(cohort, dealing.agreed[entry.member], entry.member, me.name)
-        piece = open_seal(key, sealed, seal_context(cohort, entry.member, me.name))
-        if piece is None or len(piece) != 2 * shamir.BYTES:
-            raise PeerError(
-                f"the seal from {entry.member} does not open",
-                culprits=[entry.member],
-                hint="either that member or the way between it and this one damaged it",
-            )
+        way = cohort.way(entry.member, me.name)
+        piece = me.sealing.open(way, dealing.agreed[entry.member], sealed)
+        if len(piece) != 2 * shamir.BYTES:
+            raise broken(entry.member)
         held[entry.member] = (piece[: shamir.BYTES], piece[shamir.BYTES :])
     return Held(tuple(u2), dealt_digest(inbox.dealt), held)
 

@@ -195,3 +195,16 @@ def decode_vector(body: bytes | bytearray | memoryview, d: int, a: int) -> Maske
     auxiliary = np.frombuffer(view, "<u8", a, 4 + size + 4 * d)
     # a head of odd length leaves the words unaligned, and numpy slow on them: then, and only then, a copy
     return MaskedVector(head, np.require(main, requirements="A"), np.require(auxiliary, requirements="A"))
+
+
+def split_vector(body: bytes | bytearray | memoryview) -> tuple[Masked, memoryview]:
+    """The head of a masked vector, and what follows it: for a vector that travels sealed (§7.2).
+
+    Raises:
+        WireError: a bad head.
+    """
+    view = memoryview(body)
+    size = struct.unpack("<I", view[:4])[0] if len(view) >= 4 else 0
+    if not 0 < size <= min(_HEAD_LIMIT, len(view) - 4):
+        raise WireError(f"a masked vector of {len(view)} bytes has no head")
+    return decode(Masked, bytes(view[4 : 4 + size])), view[4 + size :]

@@ -1,0 +1,47 @@
+"""Files with private keys: readable by their owner only, never replaced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from choral.errors import IdentityError
+
+
+def write(path: Path, content: bytes) -> None:
+    """A new file with mode 600.
+
+    Raises:
+        IdentityError: the file exists already.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise IdentityError(
+            f"{path} exists already",
+            hint="a key is never overwritten: move the old one away first",
+        ) from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def read(path: Path) -> bytes:
+    """What `write` wrote.
+
+    Raises:
+        IdentityError: no such file, or readable by everybody.
+    """
+    try:
+        content = path.read_bytes()
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise IdentityError(
+            f"{path}: cannot be read ({error.strerror})",
+            hint="`choral init` makes the key of every participant",
+        ) from error
+    if mode & 0o007:  # a group may read: Kubernetes mounts Secrets with the pod's fsGroup
+        raise IdentityError(
+            f"{path}: every user of this machine can read this private key (mode {mode & 0o777:o})",
+            hint=f"chmod 600 {path}",
+        )
+    return content
