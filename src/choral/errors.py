@@ -18,6 +18,8 @@ class ChoralError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+        if hint:  # so that a traceback shows it, too
+            self.add_note(f"hint: {hint}")
 
 
 class ParameterError(ChoralError):
@@ -106,6 +108,12 @@ class AggregatorUnavailable(ChoralError):
     """The aggregator did not answer, after retries."""
 
     slug = "aggregator-unavailable"
+
+
+class TlsError(ChoralError):
+    """The aggregator's certificate, or its TLS, is not what this participant accepts."""
+
+    slug = "tls"
 
 
 class Superseded(ChoralError):

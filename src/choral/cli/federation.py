@@ -16,13 +16,16 @@ from rich.table import Table
 
 from choral.cli.reading import Log, status_of
 from choral.cli.terminal import console, errors, member_line, percent, set_up_logs
+from choral.cli.tls import tls_of
 from choral.cli.trainers import parse_options, trainer_for
 from choral.client import participate
 from choral.data import load_shard
 from choral.errors import ParameterError
+from choral.federation import certificates
+from choral.federation.certificates import Tls
 from choral.federation.enrolment import Federation, Participant
 from choral.federation.progress import progress_of
-from choral.federation.provision import provision
+from choral.federation.provision import AUTHORITY, provision
 from choral.federation.records import Record
 from choral.federation.task import Model, Rule, Task, checked
 from choral.learning import model_file
@@ -33,6 +36,7 @@ from choral.service import settings as service_settings
 from choral.service.serve import serve as run_aggregator
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command(epilog="Example:  choral init fed/ --members 3 --shards shards/ --option epochs=5 --rounds 30")
@@ -98,6 +102,13 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first model and of training."
 )
 @click.option("--name", default="federation", show_default=True, help="Of the federation.")
+@click.option(
+    "--tls", is_flag=True, help="Make a certificate authority and a certificate; the URL is then https."
+)
+@click.option("--tls-name", help="Further names and addresses for the certificate, separated by commas.")
+@click.option("--tls-cert", type=FILE, help="Your own certificate (PEM, with its chain) instead.")
+@click.option("--tls-key", type=FILE, help="Its key (PEM).")
+@click.option("--tls-ca", type=FILE, help="Its authority, if not one that every machine trusts.")
 def init(folder: Path, members: int | None, names: str | None, **given: Any) -> None:
     """Make keys and one folder for each participant.
 
@@ -107,7 +118,8 @@ def init(folder: Path, members: int | None, names: str | None, **given: Any) -> 
     who = names.split(",") if names else [f"member-{i}" for i in range(1, (members or 0) + 1)]
     if not who:
         raise ParameterError("how many members?", hint="--members 3, or --names anna,ben,chris")
-    federation, task = make_federation(folder, who, **_values(given))
+    tls = tls_of(given)
+    federation, task = make_federation(folder, who, **_values(given), tls=tls)
     minimum, tolerated = federation.minimum, federation.tolerated
     largest = min(task.largest_cohort, len(who))
     frame = task.parameters(minimum, None if tolerated == "quarter" else tolerated)
@@ -125,6 +137,13 @@ def init(folder: Path, members: int | None, names: str | None, **given: Any) -> 
         console.print("  [yellow]warning:[/] that is coarse; a smaller --clip or cohort makes it finer")
     if federation.warning:
         console.print(f"  [yellow]warning:[/] {federation.warning}")
+    if tls:
+        console.print(
+            f"  TLS for {', '.join(certificates.names_of(tls.server.certificate))}"
+            f" until {certificates.expires(tls.server.certificate):%Y-%m-%d}"
+        )
+    if tls and tls.authority_key:
+        console.print(f"  move {folder / AUTHORITY} offline: its key can pass for the aggregator")
     console.print(f"  next: choral serve {folder / 'aggregator'}")
 
 
@@ -161,6 +180,7 @@ def make_federation(
     holdout: float = 0.2,
     url: str,
     seed: int,
+    tls: Tls | None = None,
     **rest: Any,
 ) -> tuple[Federation, Task]:
     """Task and folders for `who`; what is not given is read off the shards.
@@ -211,6 +231,7 @@ def make_federation(
         minimum=minimum or min(3, len(who)),
         tolerated=tolerated,
         random=entropy.system,
+        tls=tls,
     )
     return federation, task
 
@@ -288,10 +309,11 @@ def join(folder: Path, data: Path, model: str | None, as_json: bool, **given: An
 
 @click.command(epilog="Example:  choral status fed/aggregator     choral status http://127.0.0.1:8750")
 @click.argument("where", metavar="URL|FOLDER")
+@click.option("--ca", type=FILE, help="The authority to trust for an https URL.")
 @click.option("--json", "as_json", is_flag=True)
-def status(where: str, as_json: bool) -> None:
+def status(where: str, ca: Path | None, as_json: bool) -> None:
     """Round and phase, who is in, who is awaited, and for how long still."""
-    found = status_of(where)
+    found = status_of(where, ca)
     if as_json:
         click.echo(json.dumps(found))
         return

@@ -14,6 +14,7 @@ import httpx
 from choral.client.log import largest_answer
 from choral.client.transport import Transport
 from choral.errors import ParameterError, RecordError
+from choral.federation import certificates
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.progress import progress_of
 from choral.federation.records import Record, Records, verify
@@ -90,14 +91,15 @@ def fetch(me: Participant, *paths: str, patience: float = 5.0) -> list[bytes]:
         access = Access(me.name, secrets.token_hex(8))
         url = me.federation.aggregator.url
         async with Transport(
-            url, me.identity, access, patience=patience, jitter=random.random, largest=largest_answer(me.task)
-        ) as transport:
+            url, me.identity, access, patience=patience, jitter=random.random,
+            largest=largest_answer(me.task), authority=me.authority,
+        ) as transport:  # fmt: skip
             return [await transport.get(path) for path in paths]
 
     return asyncio.run(run())
 
 
-def status_of(where: str) -> dict[str, Any]:
+def status_of(where: str, authority: Path | None = None) -> dict[str, Any]:
     """An aggregator's status, by its address (from the same machine) or by a participant's folder."""
     found: dict[str, Any]
     if "://" not in where:
@@ -105,10 +107,13 @@ def status_of(where: str) -> dict[str, Any]:
         found = json.loads(data)
         return found
     try:
-        answer = httpx.get(f"{where.rstrip('/')}/v1/status", timeout=5)
+        verify = certificates.trust(authority) if authority else True
+        answer = httpx.get(f"{where.rstrip('/')}/v1/status", timeout=5, verify=verify)
         answer.raise_for_status()
         found = answer.json()
     except (httpx.HTTPError, ValueError) as error:
+        if wrong := certificates.explain(error, where, own_authority=authority is not None):
+            raise wrong from error
         raise ParameterError(
             f"{where} did not say how it is ({error})",
             hint="from another machine, give a participant's folder instead: its key signs the request",

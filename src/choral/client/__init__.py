@@ -80,6 +80,7 @@ def participate(
             jitter=random.SystemRandom().random,
             largest=largest_answer(me.task),
             report=report,
+            authority=me.authority,
         ) as transport:
             member = Member(
                 me,

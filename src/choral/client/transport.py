@@ -8,13 +8,15 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from choral import errors
-from choral.errors import AggregatorUnavailable, ChoralError, ParameterError, WireError
+from choral.errors import AggregatorUnavailable, ChoralError, ParameterError, TlsError, WireError
+from choral.federation import certificates
 from choral.primitives.identity import Identity
 from choral.protocol.access import Access, header
 
@@ -51,6 +53,7 @@ class Transport:
         largest: bytes of an answer that are read; a longer one is refused.
         patience: seconds to go on retrying while the aggregator cannot be reached; None is for ever.
         jitter: uniform random numbers in [0, 1), so that members do not retry in step.
+        authority: whose certificates are trusted under https; None: the machine's usual ones.
 
     Raises:
         ParameterError: an address that is not one of HTTP.
@@ -67,6 +70,7 @@ class Transport:
         largest: int = 1 << 26,
         report: Report = lambda event, **details: None,
         verify: ssl.SSLContext | bool = True,
+        authority: Path | None = None,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
@@ -81,6 +85,10 @@ class Transport:
         self._wall, self._clock, self._sleep = wall, clock, sleep
         # a request is answered within 20 s (§7); uploads get a timeout a piece, not one for the whole
         timeout = httpx.Timeout(connect=5.0, read=40.0, write=40.0, pool=None)
+        self._own_authority = authority is not None
+        if authority is not None:
+            verify = certificates.trust(authority)
+        self._met = False  # whether this address has ever answered
         self._http = httpx.AsyncClient(
             base_url=self.url, timeout=timeout, verify=verify, limits=httpx.Limits(max_connections=8)
         )
@@ -111,6 +119,7 @@ class Transport:
 
         Raises:
             AggregatorUnavailable: not reachable for longer than `patience`.
+            TlsError: a certificate that is not accepted, at an address that never answered before.
             WireError: an answer that is longer than any honest one, or compressed.
             ChoralError: what the aggregator refused, as the error that it named.
         """
@@ -121,7 +130,12 @@ class Transport:
                 answer = await self._once(method, path, content)
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                if wrong := await self._wrong_tls(error):
+                    if not self._met:  # at first contact it is a mistake; later it may pass
+                        raise wrong from error
+                    failure, failures = wrong.reason, max(failures, 3)
             else:
+                self._met = True
                 if answer.status == 202:
                     failures, since = 0, None
                     if again is not None:
@@ -146,6 +160,21 @@ class Transport:
                 self._report("unreachable", url=self.url, reason=failure)
             await self._sleep(min(5.0, 0.1 * 2**failures) * (0.5 + self._jitter()))
             failures = min(failures + 1, 10)
+
+    async def _wrong_tls(self, error: httpx.TransportError) -> TlsError | None:
+        """What a failed request means, if the reason is TLS."""
+        if found := certificates.explain(error, self.url, own_authority=self._own_authority):
+            return found
+        parts = urlsplit(self.url)
+        broke = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
+        if self._met or parts.scheme != "http" or not broke:
+            return None
+        if await asyncio.to_thread(certificates.speaks_tls, parts.hostname or "", parts.port or 80):
+            return TlsError(
+                f"what answers at {self.url} speaks TLS, and the address says http",
+                hint="the address begins with https://; this folder may be older than the certificate",
+            )
+        return None
 
     async def _once(self, method: str, path: str, content: bytes | Sequence[bytes | memoryview]) -> _Answer:
         headers = {

@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from choral.errors import IdentityError, ParameterError
+from choral.federation import certificates
 from choral.federation.task import Hex32, Task, checked, read_toml
 from choral.primitives.identity import Identity
 from choral.protocol.parameters import Parameters
@@ -28,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Aggregator(_Strict):
-    url: str
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#\s\[\]@]+|^https?://\[[0-9a-fA-F:.]+\]")]
     key: Hex32
 
 
@@ -127,6 +128,12 @@ class Participant:
         participant = cls(folder, name, identity, federation, task)
         _ = participant.parameters
         return participant
+
+    @property
+    def authority(self) -> Path | None:
+        """The one authority that the aggregator's certificate must come from; None: those of the machine."""
+        file = self.folder / certificates.CA
+        return file if file.exists() else None
 
     @cached_property
     def parameters(self) -> Parameters:

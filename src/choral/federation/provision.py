@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from choral.errors import ParameterError
+from choral.federation import certificates
+from choral.federation.certificates import Pem, Tls
 from choral.federation.enrolment import AGGREGATOR, Aggregator, Federation
 from choral.federation.task import Task, checked
 from choral.primitives.entropy import RandomBytes
 from choral.primitives.identity import Identity
 
 INITIAL = "initial.safetensors"
+AUTHORITY = "ca"
+_NOTE = """\
+ca.key is the private key of this federation's own certificate authority. Whoever has it can pass for the
+aggregator on the network (and would still get no single member's update). It is needed for nothing but
+`choral tls renew`: move this folder to a machine or a medium that is offline, and bring it back for that.
+"""
 
 
 def provision(
@@ -26,11 +34,14 @@ def provision(
     minimum: int,
     tolerated: int | str,
     random: RandomBytes,
+    tls: Tls | None = None,
 ) -> Federation:
     """Make `root` with a folder for the aggregator and one for each member.
 
     Each folder holds `federation.toml`, `task.toml` and that participant's `identity.pem`; the
-    aggregator's also the initial model. Nothing is left behind when it fails.
+    aggregator's also the initial model. With `tls`, the aggregator's also holds the server certificate
+    and its key, every folder the authority to trust (`ca.pem`), and `root/ca` the authority's own key.
+    Nothing is left behind when it fails.
 
     Raises:
         ParameterError: the folder exists, or the federation cannot be.
@@ -39,6 +50,8 @@ def provision(
         raise ParameterError(f"{root} exists already", hint="choose another folder: keys are never replaced")
     if len(set(members)) != len(members):
         raise ParameterError("two members have one name")
+    if tls is not None and AUTHORITY in members:
+        raise ParameterError(f"a member cannot be called {AUTHORITY!r}", hint="the authority's folder is")
     # floors that no round could meet are refused before anything is written
     task.parameters(minimum, tolerated if isinstance(tolerated, int) else None)
     identities = {name: Identity.generate(random) for name in (AGGREGATOR, *members)}
@@ -63,6 +76,8 @@ def provision(
             federation.save(folder / "federation.toml")
             task.save(folder / "task.toml")
         (building / AGGREGATOR / INITIAL).write_bytes(initial)
+        if tls is not None:
+            _place(building, tls, identities)
         building.chmod(0o755)
         if root.exists():
             root.rmdir()
@@ -71,3 +86,16 @@ def provision(
         shutil.rmtree(building, ignore_errors=True)
         raise
     return federation
+
+
+def _place(root: Path, tls: Tls, names: Iterable[str]) -> None:
+    tls.server.save(root / AGGREGATOR, certificates.CERTIFICATE, certificates.KEY)
+    if tls.authority is None:  # one that every machine trusts anyway
+        return
+    for name in names:
+        (root / name / certificates.CA).write_bytes(tls.authority)
+    if tls.authority_key is not None:
+        folder = root / AUTHORITY
+        folder.mkdir(mode=0o700)
+        Pem(tls.authority, tls.authority_key).save(folder, certificates.CA, certificates.CA_KEY)
+        (folder / "README").write_text(_NOTE)

@@ -21,6 +21,7 @@ from choral.protocol import wire
 from choral.protocol.access import Access, verify_access
 from choral.protocol.messages import Advertise, Complaint, Consistency, Reveal, Shares
 from choral.service.bodies import read_body, read_vector
+from choral.service.certificate import ServerCertificate
 from choral.service.live import LiveRound, StillWaiting
 from choral.service.problems import Refused, problem
 from choral.service.rounds import Rounds
@@ -33,9 +34,14 @@ log = structlog.get_logger("choral.app")
 
 
 def create_app(  # noqa: PLR0915  (one route after the other)
-    aggregator: Participant, rounds: Rounds, store: Store, *, wall: Callable[[], float] = time.time
+    aggregator: Participant,
+    rounds: Rounds,
+    store: Store,
+    *,
+    certificate: ServerCertificate | None = None,
+    wall: Callable[[], float] = time.time,
 ) -> Quart:
-    """The aggregator's web application."""
+    """The aggregator's web application; `certificate` is what it is served with, to say when it expires."""
     app = Quart(__name__, static_folder=None)
     # sizes are checked here, against what the task needs; slow readers of a large model are no error
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
@@ -91,7 +97,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     async def status() -> Response:
         if not _is_local(request.remote_addr):
             who(members_only=False)
-        return jsonify(rounds.status())
+        return jsonify({**rounds.status(), "tls": certificate.status() if certificate else None})
 
     @app.get("/v1/rounds")
     async def history() -> Response:

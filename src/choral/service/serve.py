@@ -12,8 +12,10 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.service.app import create_app
+from choral.service.certificate import ServerCertificate
 from choral.service.rounds import Rounds
 from choral.service.settings import Settings
 from choral.service.store import Store
@@ -49,8 +51,9 @@ async def serve(
         if aborted := store.abort_open_rounds("the aggregator was restarted"):
             log.warning("rounds were open when the aggregator stopped", rounds=aborted)
         rounds = Rounds(aggregator, settings, training, store, witness=witness)
+        certificate = _certificate(aggregator, settings)
         config = uvicorn.Config(
-            create_app(aggregator, rounds, store),
+            create_app(aggregator, rounds, store, certificate=certificate),
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -59,6 +62,7 @@ async def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
             lifespan="off",
+            ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
         )
         server, listener = _Server(config), _listen(settings.host, settings.port)
         _stop_on_signals(server, rounds, settings)
@@ -67,11 +71,37 @@ async def serve(
             await asyncio.sleep(0.01)
         if server.started:
             host, port = listener.getsockname()[:2]
-            started(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            scheme = "https" if certificate else "http"
+            started(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
+        watching = asyncio.create_task(certificate.watch()) if certificate else None
         await running
+        if watching:
+            watching.cancel()
         await rounds.drain(0)
     finally:
         store.close()
+
+
+def _certificate(aggregator: Participant, settings: Settings) -> ServerCertificate | None:
+    """What to serve TLS with.
+
+    Raises:
+        ParameterError: one file without the other, or files that cannot be used.
+    """
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate and key:
+        return ServerCertificate(certificate, key)
+    if certificate or key:
+        raise ParameterError(
+            "tls_certificate and tls_key go together, found only one of them",
+            hint="settings.toml, or CHORAL_TLS_CERTIFICATE and CHORAL_TLS_KEY",
+        )
+    if aggregator.federation.aggregator.url.startswith("https:"):
+        log.warning(
+            "members are told an https address, and this process speaks HTTP",
+            hint="fine behind a proxy that ends TLS; otherwise set tls_certificate and tls_key",
+        )
+    return None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from choral.errors import ParameterError
+from choral.federation import certificates
 from choral.federation.task import read_toml
 
+LEAST_TOKEN = 16
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 
 
@@ -31,6 +33,11 @@ class Settings(BaseModel):
         wait_seconds: longest wait of one request; then it is answered 202 (§7).
         clock_skew_seconds: how far a member's clock may be off.
         threads: for masks; by default the number of cores.
+        dashboard: nobody sees it, whoever is on this machine, or whoever knows `dashboard_token`.
+        metrics: nobody reads them, whoever is on this machine, or anybody who reaches the port.
+        metrics_port: where they are, with the health checks, instead of `/metrics` on the main port.
+        tls_certificate, tls_key: PEM files to serve TLS with; by default `server.pem` and `server.key` of the
+            aggregator's folder, where they are there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,7 +54,20 @@ class Settings(BaseModel):
     wait_seconds: Annotated[float, Field(gt=0, le=60)] = 20.0
     clock_skew_seconds: Seconds = 300.0
     threads: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    dashboard: Literal["off", "local", "token"] = "local"
+    dashboard_token: SecretStr | None = None
+    metrics: Literal["off", "local", "open"] = "local"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     log_format: Annotated[str, Field(pattern="^(auto|text|json)$")] = "auto"
+
+    @model_validator(mode="after")
+    def _token_is_one(self) -> Settings:
+        token = self.dashboard_token.get_secret_value() if self.dashboard_token else ""
+        if self.dashboard == "token" and len(token) < LEAST_TOKEN:
+            raise ValueError(f"dashboard = 'token' needs a dashboard_token of at least {LEAST_TOKEN} characters")
+        return self
 
 
 class _Gathered(BaseSettings, Settings):
@@ -85,6 +105,11 @@ def load(folder: Path, url: str, **given: Any) -> Settings:
         "port": address.port or 8750,
         "state": folder / "state",
     }
+    if (folder / certificates.CERTIFICATE).exists():
+        values |= {
+            "tls_certificate": folder / certificates.CERTIFICATE,
+            "tls_key": folder / certificates.KEY,
+        }
     file = folder / "settings.toml"
     if file.exists():
         values |= read_toml(file)

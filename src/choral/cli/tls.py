@@ -1,0 +1,98 @@
+"""`choral tls`: the aggregator's certificate; and what `choral init` is told about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from choral.cli.terminal import console
+from choral.errors import ParameterError
+from choral.federation import certificates
+from choral.federation.certificates import Tls
+from choral.federation.enrolment import AGGREGATOR
+from choral.federation.provision import AUTHORITY
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def tls_of(given: dict[str, Any]) -> Tls | None:
+    """What the options of `init` ask for. They are taken out of `given`, and its URL becomes https.
+
+    Raises:
+        ParameterError: options that do not go together, or files that cannot be used.
+    """
+    wanted, more = given.pop("tls"), given.pop("tls_name")
+    own = {name: given.pop(f"tls_{name}") for name in ("cert", "key", "ca")}
+    if not (wanted or more or any(own.values())):
+        if given["url"].startswith("https:"):
+            console.print(
+                "  [yellow]note:[/] the address is https and no certificate is made here (--tls makes one):"
+                " members will trust the authorities of their machines"
+            )
+        return None
+    source = click.get_current_context().get_parameter_source("url")
+    if source is click.core.ParameterSource.DEFAULT:
+        given["url"] = given["url"].replace("http:", "https:", 1)
+    url = urlsplit(given["url"])
+    if url.scheme != "https" or not url.hostname:
+        raise ParameterError(
+            f"found --url {given['url']} with TLS, expected an https address",
+            hint="--url https://aggregator.example:8750",
+        )
+    if any(own.values()):
+        if more or not (own["cert"] and own["key"]):
+            raise ParameterError(
+                "a certificate of your own needs --tls-cert and --tls-key, and takes no --tls-name",
+                hint="--tls-ca as well, unless every machine trusts its authority",
+            )
+        return certificates.own_tls(own["cert"], own["key"], own["ca"], url.hostname)
+    names = [url.hostname, *(name for name in (more or "").split(",") if name)]
+    return certificates.private_tls(given["name"], list(dict.fromkeys(names)))
+
+
+@click.group()
+def tls() -> None:
+    """The aggregator's certificate."""
+
+
+@tls.command(epilog="Example:  choral tls renew fed/")
+@click.argument("folder", type=FOLDER)
+@click.option("--ca", type=FOLDER, help="Where the authority's folder is.  [default: FOLDER/ca]")
+@click.option("--into", type=FOLDER, help="The aggregator's folder.  [default: FOLDER/aggregator]")
+@click.option("--tls-name", help="Other names and addresses, separated by commas.  [default: as before]")
+@click.option(
+    "--days",
+    default=certificates.SERVER_DAYS,
+    show_default=True,
+    type=click.IntRange(1, 3650),
+    help="Validity.",
+)
+def renew(folder: Path, ca: Path | None, into: Path | None, tls_name: str | None, days: int) -> None:
+    """A new server certificate from the authority that `choral init --tls` made in FOLDER.
+
+    A running aggregator takes it up within seconds; members notice nothing.
+    """
+    authority = certificates.load_authority(ca or folder / AUTHORITY)
+    target = into or folder / AGGREGATOR
+    if tls_name:
+        names = tls_name.split(",")
+    else:
+        try:
+            names = certificates.names_of((target / certificates.CERTIFICATE).read_bytes())
+        except OSError as error:
+            raise ParameterError(
+                f"{error.filename}: cannot be read ({error.strerror})",
+                hint="--into names the aggregator's folder; or give the names anew with --tls-name",
+            ) from error
+    fresh = certificates.new_server(authority, names, days=days)
+    fresh.save(target, certificates.CERTIFICATE, certificates.KEY)
+    console.print(
+        f"{target / certificates.CERTIFICATE}: for {', '.join(names)},"
+        f" until {certificates.expires(fresh.certificate):%Y-%m-%d}"
+    )
+
+
+COMMANDS = (tls,)
