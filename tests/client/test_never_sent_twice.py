@@ -1,0 +1,300 @@
+"""PROTOCOL §5 under any sequence of kills and aborts: no update is sent in two rounds, nor is in the model twice.
+
+The member is the real loop with the real journal; the aggregator and the other members are the real
+machines, played in memory behind the two methods of a transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import sqlite3
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from house import CLASSES, FEATURES, examples, make_folder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from choral.client import participant
+from choral.client.journal import FILE, Journal
+from choral.client.participant import Member
+from choral.errors import RoundAborted, ShuttingDown, Superseded, UnknownRound
+from choral.federation import records
+from choral.federation.enrolment import Participant
+from choral.federation.provision import INITIAL
+from choral.federation.records import Records
+from choral.federation.totals import Totals
+from choral.learning import Softmax, model_file
+from choral.primitives import entropy
+from choral.protocol import phases, wire
+from choral.protocol.aggregator import AggregatorRound
+from choral.protocol.member import MemberRound
+from choral.protocol.messages import Advertise, Consistency, Reveal, Shares
+from choral.protocol.transcript import sign
+
+STEPS = ("rounds", "shares", "masked", "consistency", "unmask")
+
+
+class Killed(BaseException):
+    """The member's process is gone: nothing of it catches this."""
+
+
+class Stage:
+    """The aggregator and the others, for one member that is killed and aborted as `plan` says."""
+
+    def __init__(self, root: Path, plan: list[tuple[str, str]]) -> None:
+        self.folder = make_folder(root / "fed", 3, rounds=4)
+        self.me = Participant.load(self.folder / "m1")
+        self.others = [Participant.load(self.folder / f"m{i}") for i in (2, 3)]
+        self.aggregator = Participant.load(self.folder / "aggregator")
+        self.initial = (self.folder / "aggregator" / INITIAL).read_bytes()
+        digest = model_file.digest(self.initial)
+        self.log = [records.first(self.aggregator.identity, self.me.task.digest, digest, bytes(32))]
+        self.plan = plan
+        self.machine: AggregatorRound | None = None
+        self.answers: dict[tuple[str, bytes], Any] = {}
+        self.outcomes: dict[bytes, Any] = {}
+        self.sent: list[bytes] = []  # round ids in which a masked vector of m1 left its process
+        self.resting = False
+
+    # ----- the two methods of a transport -------------------------------------------------------
+
+    async def get(self, path: str) -> bytes:
+        await asyncio.sleep(0)
+        if path == "/v1/task":
+            return self.me.task.encode()
+        if path.startswith("/v1/models/"):
+            return self.initial  # every version has the model of the first: only the log moves
+        if path.startswith("/v1/records"):
+            after = int(path.partition("=")[2])
+            while self.resting is False:
+                if self.log[-1].version > after:
+                    return wire.encode(Records(self.log[-1].version, tuple(self.log[after + 1 :])))
+                await asyncio.sleep(0.001)
+            raise Killed  # it waits for a changed model, and nobody else will ever make one
+        known = self.outcomes.get(bytes.fromhex(path.rpartition("/")[2]))
+        if known is None:
+            raise UnknownRound("there was no such round")
+        return known
+
+    async def send(self, method: str, path: str, content: Any, **_: Any) -> bytes:
+        await asyncio.sleep(0)
+        step = path.rpartition("/")[2]
+        if step == "complaint":
+            return b""
+        what = self._next(step)
+        if what == "killed before":
+            raise Killed
+        if what == "refused":
+            self.machine = None
+            raise RoundAborted("somebody was missing", missing=["m2"])
+        answer = self._round(step, content)
+        if what == "killed after":
+            raise Killed
+        if what == "lost":
+            self.machine = None
+            raise UnknownRound("the aggregator was restarted")
+        return answer
+
+    def _next(self, step: str) -> str:
+        if self.plan and self.plan[0][0] == step:
+            return self.plan.pop(0)[1]
+        return ""
+
+    # ----- one round ----------------------------------------------------------------------------
+
+    def _round(self, step: str, content: Any) -> bytes:
+        if step == "rounds":
+            message = wire.decode(Advertise, content)
+            base = self.log[-1]
+            if base.version >= self.me.task.rounds or message.ctx != base.context:
+                raise Superseded("the newest is another")
+            self.machine = AggregatorRound(
+                self.me.federation.pinned, self.aggregator.parameters, base.context
+            )
+            self.rest = [self._other(other, base) for other in self.others]
+            for other in self.rest:
+                self.machine.receive(other.advertise)
+            return self._take(message, self.machine.roster)
+        if self.machine is None:
+            raise UnknownRound("no such round")
+        if step == "shares":
+            return self._take(wire.decode(Shares, content), lambda: self.machine.inbox("m1"))
+        if step == "masked":
+            task = self.me.task
+            vector = wire.decode_vector(b"".join(content), task.dimension, Totals.WORDS)
+            self.sent.append(vector.head.round_id)
+            return self._take(vector, self.machine.survivors)
+        if step == "consistency":
+            return self._take(wire.decode(Consistency, content), self.machine.endorsements)
+        self._take(wire.decode(Reveal, content), lambda: None)
+        return wire.encode(self._commit())
+
+    def _other(self, other: Participant, base: Any) -> MemberRound:
+        me = phases.Member(
+            other.name, other.identity, self.me.federation.pinned, other.parameters, base.context
+        )
+        d = self.me.task.dimension
+        return MemberRound(me, np.zeros(d, np.uint32), Totals(1).encode(), entropy.system)
+
+    def _take(self, message: Any, answer: Any) -> bytes:
+        assert self.machine is not None
+        self.machine.receive(message)
+        self.machine.close()
+        found = answer()
+        if found is None:
+            return b""
+        for other in self.rest:
+            own = self.machine.inbox(other.me.name) if type(found).__name__ == "Inbox" else found
+            self.machine.receive(other.receive(own))
+        return wire.encode(found)
+
+    def _commit(self) -> Any:
+        assert self.machine is not None
+        total, head = self.machine.total, self.log[-1]
+        record = sign(
+            self.aggregator.identity,
+            replace(
+                head, version=head.version + 1, previous=head.digest, base=head.digest,
+                round_id=self.machine.round_id, survivors=total.survivors,
+            ),
+        )  # fmt: skip
+        self.log.append(record)
+        self.outcomes[record.round_id] = (
+            b'{"state": "done", "details": {"version": %d, "survivors": ["m1", "m2", "m3"]}}' % record.version
+        )
+        self.machine = None
+        return record
+
+
+class Spy(MemberRound):
+    """Remembers what was to be sent, before masks."""
+
+    vectors: dict[bytes, bytes]
+
+    def __init__(self, me: Any, vector: Any, auxiliary: Any, random: Any, *, threads: int = 1) -> None:
+        super().__init__(me, vector, auxiliary, random, threads=threads)
+        self._plain = hashlib.sha256(vector.data).digest()
+
+    def receive(self, message: Any) -> Any:
+        answer = super().receive(message)
+        if self.round_id is not None:
+            Spy.vectors[self.round_id] = self._plain
+        return answer
+
+
+async def live_and_die(stage: Stage) -> bool:
+    """One process of m1, from start to its end; whether the training was over."""
+    journal = Journal(stage.me.folder / "state")
+    stage.resting = False
+    try:
+        member = Member(
+            stage.me, Softmax(FEATURES, CLASSES, batch=8), examples(1), stage, journal, random=entropy.system,
+            report=lambda event, **_: setattr(stage, "resting", event == "resting"),
+        )  # fmt: skip
+        await asyncio.wait_for(member.run(), 10)
+    except Killed:
+        return False
+    finally:
+        journal.close()
+    return True
+
+
+def spent(stage: Stage) -> dict[bytes, bytes]:
+    with sqlite3.connect(stage.me.folder / "state" / FILE) as db:
+        return dict(db.execute("select round_id, digest from spent").fetchall())
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    monkeypatch.setattr(participant, "_PAUSE", 0.0)
+    monkeypatch.setattr(participant, "_OUTCOME", 0.05)
+    monkeypatch.setattr(participant, "MemberRound", Spy)
+
+    async def no_pause(self: Any, base: Any, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Member, "_newer_or_pause", no_pause)
+
+
+incident = st.tuples(
+    st.sampled_from(STEPS), st.sampled_from(["killed before", "killed after", "refused", "lost"])
+)
+
+
+@settings(
+    max_examples=15, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+@given(plan=st.lists(incident, max_size=6))
+def test_no_update_is_sent_in_two_rounds_whatever_happens(plan):
+    root = Path(tempfile.mkdtemp(prefix="choral-spent-"))
+    try:
+        Spy.vectors = {}
+        stage = Stage(root, list(plan))
+        for _ in range(len(plan) + 2):
+            if asyncio.run(live_and_die(stage)):
+                break
+            stage.machine = None
+        sent = [Spy.vectors[round_id] for round_id in stage.sent]
+        assert len(set(sent)) == len(sent), "one and the same update in two rounds"
+        journal = spent(stage)
+        for round_id in stage.sent:
+            assert journal[round_id] == Spy.vectors[round_id], "sent before it was on disk"
+        assert len(stage.sent) <= stage.me.federation.sends_per_model  # every version has one model here
+        rounds = [record.round_id for record in stage.log[1:]]
+        assert len(set(rounds)) == len(rounds)
+        assert len({Spy.vectors[round_id] for round_id in rounds}) == len(rounds), "in the model twice"
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("step", STEPS[2:])
+def test_an_update_whose_answer_was_lost_is_asked_for_and_never_sent_again(tmp_path, step):
+    Spy.vectors = {}
+    stage = Stage(tmp_path, [(step, "killed after")])
+    assert not asyncio.run(live_and_die(stage))
+    assert len(stage.sent) == 1
+    asyncio.run(live_and_die(stage))
+    sent = [Spy.vectors[round_id] for round_id in stage.sent]
+    assert len(set(sent)) == len(sent) > 1
+
+
+def test_killed_between_spending_and_sending_the_update_counts_as_sent(tmp_path):
+    Spy.vectors = {}
+    stage = Stage(tmp_path, [("masked", "killed before")])
+    assert not asyncio.run(live_and_die(stage))
+    assert stage.sent == []
+    (digest,) = spent(stage).values()
+    asyncio.run(live_and_die(stage))
+    assert digest not in [Spy.vectors[round_id] for round_id in stage.sent]
+
+
+def test_aborted_before_it_was_spent_the_same_update_goes_into_a_new_round_with_fresh_keys(tmp_path):
+    Spy.vectors = {}
+    stage = Stage(tmp_path, [("shares", "refused"), ("shares", "lost")])
+    asyncio.run(live_and_die(stage))
+    digests = list(Spy.vectors.values())
+    assert digests[0] == digests[1] == digests[2]
+    assert len(Spy.vectors) > 2  # under another round id each time
+
+
+def test_no_more_is_sent_from_one_model_than_the_federation_allows(tmp_path):
+    Spy.vectors = {}
+    stage = Stage(tmp_path, [("consistency", "refused")] * 10)
+    assert not asyncio.run(live_and_die(stage))  # it rests
+    assert len(stage.sent) == stage.me.federation.sends_per_model == 4
+    stage.plan.clear()
+    assert not asyncio.run(live_and_die(stage))  # a restart is no way around it
+    assert len(stage.sent) == 4
+    assert len({Spy.vectors[round_id] for round_id in stage.sent}) == 4
+
+
+def test_a_member_that_rests_is_no_member_that_is_turned_away():
+    assert not issubclass(ShuttingDown, Superseded)
