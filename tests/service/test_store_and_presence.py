@@ -1,0 +1,241 @@
+"""What the aggregator keeps, who it thinks is there, and how it is set."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+
+import pytest
+from house import House, make_folder
+
+from choral.errors import ParameterError, RecordError, RoundAborted
+from choral.federation.totals import Totals
+from choral.protocol.aggregator import Total
+from choral.service import settings
+from choral.service.presence import Presence
+from choral.service.store import FILE, RoundRow, Store
+from choral.service.training import Training
+
+
+@pytest.fixture
+def home(tmp_path):
+    return House(make_folder(tmp_path / "fed", 3))
+
+
+def row(number: int, state: str = "open", **details) -> RoundRow:
+    return RoundRow(bytes([number]) * 32, 0, float(number), state, None, details)
+
+
+# ----- the store ------------------------------------------------------------------------------
+
+
+def test_one_aggregator_a_store_and_the_lock_goes_with_it(tmp_path):
+    first = Store(tmp_path)
+    with pytest.raises(ParameterError, match="another aggregator") as error:
+        Store(tmp_path)
+    assert "--state" in error.value.hint
+    reader = Store(tmp_path, read_only=True)
+    assert reader.head() is None
+    reader.close()
+    first.close()
+    Store(tmp_path).close()
+
+
+def test_a_reader_changes_nothing_and_needs_a_file(tmp_path):
+    with pytest.raises(ParameterError, match="no such file"):
+        Store(tmp_path, read_only=True)
+    assert not list(tmp_path.iterdir())
+    Store(tmp_path).close()
+    reader = Store(tmp_path, read_only=True)
+    with pytest.raises(sqlite3.Error):
+        reader.put_round(row(1))
+    reader.close()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_newer_layout_is_refused_and_left_alone(tmp_path, read_only):
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.execute("pragma user_version = 99")
+    for _ in range(2):  # also a second time: nothing stays locked
+        with pytest.raises(ParameterError, match="newer Choral"):
+            Store(tmp_path, read_only=read_only)
+
+
+def test_a_file_that_is_no_database_is_an_error(tmp_path):
+    (tmp_path / FILE).write_bytes(b"something else entirely" * 500)
+    with pytest.raises(ParameterError, match="cannot be opened"):
+        Store(tmp_path)
+
+
+def test_rounds_that_were_open_are_over_after_a_restart_and_done_ones_stay(tmp_path):
+    store = Store(tmp_path)
+    for number, state in ((1, "open"), (2, "done"), (3, "aborted")):
+        store.put_round(row(number, state))
+    assert store.abort_open_rounds("restarted") == 1
+    assert [found.state for found in store.rounds()] == ["aborted", "done", "aborted"]
+    assert store.round(b"\x01" * 32).details == {"reason": "restarted"}
+    store.put_round(row(2, "aborted"))
+    assert store.round(b"\x02" * 32).state == "done"
+    store.close()
+
+
+def test_a_version_its_model_and_its_round_are_stored_together_or_not_at_all(tmp_path, home):
+    store = Store(tmp_path / "state")
+    head = Training(home.aggregator, store).head
+    again = replace(head, version=1, round_id=b"r" * 32)
+    store.append(again, {b"a" * 32: b"model"}, row(1, "done"))
+    with pytest.raises(sqlite3.IntegrityError):  # the same round cannot lead to two versions
+        store.append(replace(again, version=2), {b"b" * 32: b"model"}, row(2, "done"))
+    assert store.blob(b"b" * 32) is None
+    assert store.round(b"\x02" * 32) is None
+    assert store.head().version == 1
+    store.close()
+
+
+# ----- training -------------------------------------------------------------------------------
+
+
+def total(home: House, weight: int = 30) -> Total:
+    import numpy as np  # noqa: PLC0415
+
+    main = np.full(home.aggregator.task.dimension, 1000, np.uint32)
+    return Total(main, Totals(weight).encode(), ("m1", "m2", "m3"), ())
+
+
+def test_a_round_leads_to_one_version_however_often_it_is_finished(tmp_path, home):
+    store = Store(tmp_path / "state")
+    training = Training(home.aggregator, store)
+    base = training.head
+    first = training.apply(total(home), base, b"r" * 32, lambda record: row(1, "done"))
+    again = training.apply(total(home), base, b"r" * 32, lambda record: row(1, "done"))
+    assert first == again == training.head
+    assert first.version == 1
+    store.close()
+
+
+def test_a_restart_goes_on_from_the_very_same_model(tmp_path, home):
+    store = Store(tmp_path / "state")
+    training = Training(home.aggregator, store)
+    for number in (1, 2):
+        training.apply(total(home), training.head, bytes([number]) * 32, lambda record: row(1, "done"))
+    store.close()
+    store = Store(tmp_path / "state")
+    again = Training(home.aggregator, store)
+    assert again.head == training.head
+    assert (again._model == training._model).all()
+    assert again.base(training.head.context) == training.head
+    store.close()
+
+
+@pytest.mark.parametrize("weight", [1, 0, 301, 2**40])
+def test_a_sum_of_weights_that_cannot_be_is_no_version(tmp_path, home, weight):
+    store = Store(tmp_path / "state")
+    training = Training(home.aggregator, store)
+    bad = total(home)
+    bad.auxiliary[0] = weight
+    if weight == 1:
+        training.apply(bad, training.head, b"r" * 32, lambda record: row(1, "done"))
+        return
+    with pytest.raises(RoundAborted, match="impossible"):
+        training.apply(bad, training.head, b"r" * 32, lambda record: row(1, "done"))
+    assert training.head.version == 0
+    store.close()
+
+
+def test_a_store_of_another_task_or_a_changed_record_is_refused(tmp_path, home):
+    store = Store(tmp_path / "state")
+    Training(home.aggregator, store)
+    other = House(make_folder(tmp_path / "other", 3, seed=5))
+    with pytest.raises(RecordError):
+        Training(other.aggregator, store)
+    store.close()
+
+
+def test_an_initial_model_that_the_task_does_not_name_is_refused(tmp_path, home):
+    store = Store(tmp_path / "state")
+    (home.root / "aggregator/initial.safetensors").write_bytes(b"x")
+    with pytest.raises(ParameterError, match="not the initial model"):
+        Training(home.aggregator, store)
+    (home.root / "aggregator/initial.safetensors").unlink()
+    with pytest.raises(ParameterError, match="cannot be read"):
+        Training(home.aggregator, store)
+    assert store.head() is None
+    store.close()
+
+
+# ----- presence -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock():
+    return [100.0]
+
+
+@pytest.fixture
+def presence(clock):
+    return Presence(["a", "b"], lambda: clock[0], gone_seconds=3, startup_seconds=10, changed=lambda: None)
+
+
+def test_who_was_never_heard_from_is_waited_for_once_after_the_start(presence, clock):
+    assert presence.waited_for("a")
+    clock[0] += 10
+    assert not presence.waited_for("a")
+    assert presence.seconds_since("a") is None
+
+
+def test_who_has_a_connection_is_there_and_is_missed_only_seconds_after_it(presence, clock):
+    with presence.connection("a", "s"):
+        clock[0] += 1000
+        assert presence.waited_for("a")
+        assert presence.connected("a", "s")
+        assert not presence.connected("a", "t")
+    clock[0] += 2.9
+    assert presence.waited_for("a")
+    clock[0] += 0.2
+    assert not presence.waited_for("a")
+    assert not presence.connected("a")
+
+
+def test_two_connections_of_one_process_count_as_one_until_the_last_ends(presence, clock):
+    with presence.connection("a", "s"):
+        with presence.connection("a", "s"):
+            pass
+        assert presence.connected("a", "s")
+    assert not presence.connected("a", "s")
+    assert presence._open["a"] == {}
+
+
+# ----- settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("phase_seconds", "0"), ("phase_seconds", "-1"), ("phase_seconds", "nan"), ("port", "70000"), ("cohort", "1"),
+        ("threads", "0"), ("log_format", "xml"), ("wait_seconds", "61"), ("join_seconds", "soon"),
+    ],
+)  # fmt: skip
+def test_a_knob_that_is_wrong_is_named(tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(f"CHORAL_{name.upper()}", value)
+    with pytest.raises(ParameterError, match=name):
+        settings.load(tmp_path, "http://127.0.0.1:1")
+
+
+def test_a_knob_that_does_not_exist_is_named(tmp_path):
+    (tmp_path / "settings.toml").write_text("speed = 11\n")
+    with pytest.raises(ParameterError, match="speed"):
+        settings.load(tmp_path, "http://127.0.0.1:1")
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file(tmp_path, monkeypatch):
+    (tmp_path / "settings.toml").write_text("join_seconds = 1\nphase_seconds = 1\nwait_seconds = 1\n")
+    monkeypatch.setenv("CHORAL_JOIN_SECONDS", "2")
+    monkeypatch.setenv("CHORAL_PHASE_SECONDS", "2")
+    found = settings.load(tmp_path, "http://127.0.0.1:1", join_seconds=3.0)
+    assert (found.join_seconds, found.phase_seconds, found.wait_seconds) == (3, 2, 1)
+
+
+def test_behind_a_name_it_listens_to_everybody_and_on_loopback_to_itself(tmp_path):
+    assert settings.load(tmp_path, "http://localhost:9").host == "127.0.0.1"
+    assert settings.load(tmp_path, "https://choral.example").host == "0.0.0.0"
