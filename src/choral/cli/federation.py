@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from choral.cli.reading import Log, status_of
-from choral.cli.terminal import console, errors, member_line, percent, set_up_logs
+from choral.cli.terminal import console, errors, percent, set_up_logs, show
 from choral.cli.tls import tls_of
 from choral.cli.trainers import parse_options, trainer_for
 from choral.client import participate
@@ -102,6 +102,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first model and of training."
 )
 @click.option("--name", default="federation", show_default=True, help="Of the federation.")
+@click.option(
+    "--sealing",
+    type=click.Choice(["aes-gcm", "syft"]),
+    default="aes-gcm",
+    show_default=True,
+    help="How shares travel; syft is PySyft's encryption, around the masked vectors too.",
+)
 @click.option(
     "--tls", is_flag=True, help="Make a certificate authority and a certificate; the URL is then https."
 )
@@ -301,8 +308,8 @@ def join(folder: Path, data: Path, model: str | None, as_json: bool, **given: An
     def report(event: str, **details: Any) -> None:
         if as_json:
             click.echo(json.dumps({"event": event, "time": round(time.time(), 3), **details}))
-        elif line := member_line(event, details):
-            console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {line}")
+        else:
+            show(event, **details)
 
     participate(folder, data, trainer, report=report, **given)
 

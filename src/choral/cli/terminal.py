@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any
 
 import click
@@ -65,6 +66,12 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def show(event: str, **details: Any) -> None:
+    """Print what a member does: the `report` of `choral join`, and of a script of one's own."""
+    if line := member_line(event, details):
+        console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {line}")
+
+
 def member_line(event: str, details: dict[str, Any]) -> str | None:
     """What a member's event means to a person; None for those that only a machine wants."""
     form = _EVENTS.get(event)
@@ -93,6 +100,12 @@ _EVENTS: dict[str, Any] = {
     "version": _version,
     "trained": _trained,
     "waiting": lambda d: f"[dim]waiting: {d['reason']}[/]",
+    "awaiting": lambda d: (
+        f"waiting for {', '.join(d['missing']) or 'the cohort to close'}"
+        + (f" and {d['more']} more" if d["more"] else "")
+        + ("" if d["connected"] or not d["missing"] else " (not connected)")
+        + f": {d['got']} of at least {d['needed']} members are in"
+    ),
     "resting": lambda d: f"waiting for a changed model: {d['sent']} updates were sent from this one already",
     "aborted": lambda d: (
         f"[yellow]round aborted:[/] {d['reason']}"

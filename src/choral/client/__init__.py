@@ -12,6 +12,7 @@ from choral.client.journal import Journal
 from choral.client.learner import Examples
 from choral.client.log import largest_answer
 from choral.client.participant import Member
+from choral.client.process import beat, stop_on_sigterm
 from choral.client.transport import Report, Transport
 from choral.data import load_shard
 from choral.errors import ParameterError
@@ -66,12 +67,15 @@ def participate(
             )
         trainer = built_in(model.name, model.features, model.classes, model.options)
     shard = load_shard(data, features=model.features, classes=model.classes)
-    journal = Journal(Path(state) if state is not None else me.folder / "state")
+    home = Path(state) if state is not None else me.folder / "state"
+    journal = Journal(home)
     access = Access(me.name, secrets.token_hex(8))
     if me.federation.warning:
         report("warning", reason=me.federation.warning)
 
     async def run() -> Record:
+        stop_on_sigterm()
+        beating = asyncio.create_task(beat(home))
         async with Transport(
             url or me.federation.aggregator.url,
             me.identity,
@@ -94,7 +98,10 @@ def participate(
                 witness=Path(witness) if witness is not None else None,
                 threads=os.cpu_count() or 1,
             )
-            return await member.run()
+            try:
+                return await member.run()
+            finally:
+                beating.cancel()
 
     try:
         return asyncio.run(run())

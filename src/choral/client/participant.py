@@ -17,6 +17,7 @@ import numpy as np
 from choral.client.journal import Journal
 from choral.client.learner import Examples, Learner, Update
 from choral.client.log import ModelLog
+from choral.client.process import telling
 from choral.client.transport import Report, Transport
 from choral.errors import (
     ChoralError,
@@ -88,6 +89,7 @@ class Member:
         self._witness = witness
         self._threads = threads
         self._learner = Learner(me, trainer, examples, seed, report)
+        _ = me.sealing  # keys that are missing are said now, not after the first training
         self.log = ModelLog(me, transport, journal, report)
         self._refusals = 0
 
@@ -173,6 +175,7 @@ class Member:
                     self._me.federation.pinned,
                     self._me.parameters,
                     base.context,
+                    self._me.sealing,
                 ),
                 update.vector,
                 update.totals.encode(),
@@ -253,14 +256,14 @@ class _Round:
         """
         member, machine = self._member, self._machine
         advertise = wire.encode(machine.advertise)
-        shares = await self._step("POST", "/v1/rounds", advertise, Roster)
+        async with telling(member._transport, member._me.name, member._me.federation.members, member._report):
+            shares = await self._step("POST", "/v1/rounds", advertise, Roster)
         assert machine.round_id is not None  # noqa: S101
         at = f"/v1/rounds/{machine.round_id.hex()}"
         masked = await self._step("POST", f"{at}/shares", wire.encode(shares), Inbox)
         await asyncio.to_thread(self._spend, machine.round_id)
-        consistency = await self._step(
-            "PUT", f"{at}/masked", wire.encode_vector(masked), Survivors, again=("GET", f"{at}/masked")
-        )
+        body = await asyncio.to_thread(machine.me.sealing.encode_vector, masked)
+        consistency = await self._step("PUT", f"{at}/masked", body, Survivors, again=("GET", f"{at}/masked"))
         reveal = await self._step("POST", f"{at}/consistency", wire.encode(consistency), Endorsements)
         data = await member._transport.send("POST", f"{at}/unmask", wire.encode(reveal))
         return self._outcome(wire.decode(Record, data))

@@ -1,0 +1,80 @@
+"""What a member's process owes to whoever runs it: a heartbeat, a way to stop, a word while it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+from typing import Any
+
+from choral.client.transport import Report, Transport
+from choral.errors import ChoralError
+from choral.ping import HEARTBEAT
+
+_BEAT = 5.0
+_SILENT = 3.0  # seconds a cohort may take to close before a person wants to know why
+_ASK = 5.0
+_NAMED = 5  # so many absent members are named, the others counted
+
+
+async def beat(state: Path) -> None:
+    """Touch the heartbeat for ever: `choral.ping` looks at it."""
+    while True:
+        with contextlib.suppress(OSError):
+            (state / HEARTBEAT).touch()
+        await asyncio.sleep(_BEAT)
+
+
+def stop_on_sigterm() -> None:
+    """SIGTERM ends the running event loop as Ctrl-C does, also for process 1 of a container."""
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
+
+
+@contextlib.asynccontextmanager
+async def telling(
+    transport: Transport, member: str, enrolled: Collection[str], report: Report
+) -> AsyncIterator[None]:
+    """While a cohort is open for long: say for whom it waits, whenever that changes."""
+
+    async def tell() -> None:
+        await asyncio.sleep(_SILENT)
+        said: Any = None
+        while True:
+            with contextlib.suppress(ChoralError, ValueError, LookupError, TypeError, AttributeError):
+                found = absent(json.loads(await transport.get("/v1/status")), member, enrolled)
+                if found and found != said:
+                    report("awaiting", **found)
+                    said = found
+            await asyncio.sleep(_ASK)
+
+    task = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def absent(status: dict[str, Any], member: str, enrolled: Collection[str]) -> dict[str, Any] | None:
+    """Who of the `enrolled` is missing in the open cohort that `member` is in, by the aggregator's status."""
+    for cohort in status["cohorts"]:
+        got = [name for name in enrolled if name in cohort["in"][cohort["phase"]]]
+        if cohort["phase"] != "advertise" or member not in got:
+            continue
+        away = [name for name in enrolled if name not in got]
+        awaited = [name for name in away if name in cohort["awaited"]]
+        # below the minimum anybody who is enrolled would do
+        missing = awaited or (away if len(got) < cohort["needed"] else [])
+        return {
+            "missing": missing[:_NAMED],
+            "more": max(0, len(missing) - _NAMED),
+            "connected": any(status["members"][name]["connected"] is True for name in missing),
+            "got": len(got),
+            "needed": int(cohort["needed"]),
+        }
+    return None
