@@ -70,6 +70,13 @@ class Story:
 @click.option(
     "--kill/--no-kill", default=True, show_default=True, help="Kill a member in the middle of a round."
 )
+@click.option(
+    "--sealing",
+    default="aes-gcm",
+    show_default=True,
+    type=click.Choice(["aes-gcm", "syft"]),
+    help="How shares travel; syft is PySyft's encryption, around the masked vectors too.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Keep everything in this new folder."
@@ -82,6 +89,7 @@ def demo(
     data: str,
     model: str,
     kill: bool,
+    sealing: str,
     seed: int,
     out: Path | None,
     as_json: bool,
@@ -101,7 +109,7 @@ def demo(
             if folder.exists() and any(folder.iterdir()):
                 raise ParameterError(f"{folder} is not empty", hint="give --out a new folder")
         shards, held_out = _shards(folder / "shards", data, members, split, seed)
-        story = _provision(folder, shards, held_out, model, rounds, seed)
+        story = _provision(folder, shards, held_out, model, rounds, seed, sealing)
         if kill and len(shards) < 4:
             errors.print("[yellow]nobody is killed:[/] with fewer than 4 members a round needs all of them")
             kill = False
@@ -133,6 +141,7 @@ def demo(
                     "seconds": round(seconds, 3),
                     "model_digest": story.digest,
                     "seed": seed,
+                    "sealing": sealing,
                 }
             )
         )
@@ -162,7 +171,9 @@ def _shards(folder: Path, data: str, members: int, split: str, seed: int) -> tup
     return paths, own / "test_data.npy"
 
 
-def _provision(folder: Path, shards: list[Path], held_out: Path, model: str, rounds: int, seed: int) -> Story:
+def _provision(
+    folder: Path, shards: list[Path], held_out: Path, model: str, rounds: int, seed: int, sealing: str
+) -> Story:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -176,6 +187,7 @@ def _provision(folder: Path, shards: list[Path], held_out: Path, model: str, rou
         rounds=rounds,
         url=f"http://127.0.0.1:{port}",
         seed=seed,
+        sealing=sealing,
     )
     task = Participant.load(folder / "fed" / "aggregator").task
     _, trainer = trainer_for(model, task.model.features, task.model.classes, OPTIONS[model])

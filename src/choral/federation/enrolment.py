@@ -17,11 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from choral.errors import IdentityError, ParameterError
 from choral.federation import certificates
 from choral.federation.task import Hex32, Task, checked, read_toml
+from choral.primitives.envelope import BUNDLE_BYTES, EnvelopeKey, Envelopes
 from choral.primitives.identity import Identity
 from choral.protocol.parameters import Parameters
+from choral.protocol.sealing import AES_GCM, Sealing, Syft
 
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Bundle = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{2 * BUNDLE_BYTES}}}$")]
 AGGREGATOR = "aggregator"
+SYFT_KEYS = "syft.json"
 
 
 class _Strict(BaseModel):
@@ -40,6 +44,7 @@ class Federation(_Strict):
         minimum: n_min, the smallest cohort this participant takes part in.
         tolerated: c, how many members may collude with the aggregator; "quarter" is floor((n - 1) / 4).
         sends_per_model: how many masked vectors a member sends from one and the same model (§5).
+        bundles: the Syft public bundle of every participant, when the task is sealed by `syft` (§3.4).
     """
 
     name: str
@@ -48,6 +53,7 @@ class Federation(_Strict):
     minimum: Annotated[int, Field(ge=2)] = 3
     tolerated: Annotated[int, Field(ge=0)] | Literal["quarter"] = "quarter"
     sends_per_model: Annotated[int, Field(ge=1)] = 4
+    bundles: dict[MemberName, Bundle] = {}
 
     @model_validator(mode="after")
     def _members_are_distinct(self) -> Federation:
@@ -60,6 +66,11 @@ class Federation(_Strict):
             raise ValueError(f"{len(self.members)} members, fewer than the smallest cohort of {self.minimum}")
         if self.minimum < 3 and len(self.members) > 2:
             raise ValueError("a smallest cohort of two is for federations of two only; raise it to 3 or more")
+        if self.bundles and self.bundles.keys() != {AGGREGATOR, *self.members}:
+            odd = sorted(self.bundles.keys() ^ {AGGREGATOR, *self.members})
+            raise ValueError(f"Syft bundles for some participants only, or for strangers: {', '.join(odd)}")
+        if len({bundle[:64] for bundle in self.bundles.values()}) != len(self.bundles):
+            raise ValueError("two participants have one and the same Syft key")
         return self
 
     @cached_property
@@ -91,7 +102,8 @@ class Federation(_Strict):
         return checked(cls, read_toml(path), str(path))
 
     def save(self, path: Path) -> None:
-        path.write_bytes(tomli_w.dumps(self.model_dump(mode="json")).encode())
+        values = self.model_dump(mode="json", exclude=set() if self.bundles else {"bundles"})
+        path.write_bytes(tomli_w.dumps(values).encode())
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,11 @@ class Participant:
             name = names[0]
         participant = cls(folder, name, identity, federation, task)
         _ = participant.parameters
+        if task.sealing == "syft" and not federation.bundles:
+            raise ParameterError(
+                f"{folder / 'federation.toml'} pins no Syft bundles, and the task is sealed by syft",
+                hint="task and federation file belong to different federations, or bundles were taken out",
+            )
         return participant
 
     @property
@@ -144,6 +161,21 @@ class Participant:
         """
         tolerated = self.federation.tolerated
         return self.task.parameters(self.federation.minimum, None if tolerated == "quarter" else tolerated)
+
+    @cached_property
+    def sealing(self) -> Sealing:
+        """How this task's rounds are sealed, with this participant's own keys (§3.4).
+
+        Raises:
+            IdentityError: the Syft keys in the folder are missing or not the pinned ones.
+            ParameterError: Syft Crypto is not installed, or in another version.
+        """
+        if self.task.sealing != "syft":
+            return AES_GCM
+        bundles = {name: bytes.fromhex(bundle) for name, bundle in self.federation.bundles.items()}
+        envelopes = Envelopes(self.name, EnvelopeKey.load(self.folder / SYFT_KEYS), bundles)
+        keys = {**self.federation.pinned, AGGREGATOR: self.federation.aggregator_key}
+        return Syft(envelopes, keys, AGGREGATOR)
 
     def expect(self, *, aggregator: bool) -> Participant:
         """This participant, if it is of the wanted kind.

@@ -10,9 +10,10 @@ from pathlib import Path
 from choral.errors import ParameterError
 from choral.federation import certificates
 from choral.federation.certificates import Pem, Tls
-from choral.federation.enrolment import AGGREGATOR, Aggregator, Federation
+from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Aggregator, Federation
 from choral.federation.task import Task, checked
 from choral.primitives.entropy import RandomBytes
+from choral.primitives.envelope import EnvelopeKey
 from choral.primitives.identity import Identity
 
 INITIAL = "initial.safetensors"
@@ -38,7 +39,8 @@ def provision(
 ) -> Federation:
     """Make `root` with a folder for the aggregator and one for each member.
 
-    Each folder holds `federation.toml`, `task.toml` and that participant's `identity.pem`; the
+    Each folder holds `federation.toml`, `task.toml` and that participant's `identity.pem`, under the
+    sealing `syft` also its `syft.json`; the
     aggregator's also the initial model. With `tls`, the aggregator's also holds the server certificate
     and its key, every folder the authority to trust (`ca.pem`), and `root/ca` the authority's own key.
     Nothing is left behind when it fails.
@@ -55,6 +57,7 @@ def provision(
     # floors that no round could meet are refused before anything is written
     task.parameters(minimum, tolerated if isinstance(tolerated, int) else None)
     identities = {name: Identity.generate(random) for name in (AGGREGATOR, *members)}
+    syft = {name: EnvelopeKey.generate(random) for name in identities} if task.sealing == "syft" else {}
     federation = checked(
         Federation,
         {
@@ -63,6 +66,7 @@ def provision(
             "members": {name: identities[name].public.hex() for name in members},
             "minimum": minimum,
             "tolerated": tolerated,
+            "bundles": {name: key.public.hex() for name, key in syft.items()},
         },
         "the federation",
     )
@@ -73,6 +77,8 @@ def provision(
             folder = building / name
             folder.mkdir(mode=0o700)
             identity.save(folder / "identity.pem")
+            if name in syft:
+                syft[name].save(folder / SYFT_KEYS)
             federation.save(folder / "federation.toml")
             task.save(folder / "task.toml")
         (building / AGGREGATOR / INITIAL).write_bytes(initial)

@@ -67,7 +67,7 @@ class Task(_Strict):
     patience: Annotated[int, Field(ge=0, le=10**6)] = 0  # versions without a better one; 0: never stop early
     max_staleness: Annotated[int, Field(ge=0, le=100)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    sealing: Literal["aes-gcm"] = "aes-gcm"
+    sealing: Literal["aes-gcm", "syft"] = "aes-gcm"
     verify: Literal[False] = False
     privacy: Literal["none"] = "none"
 

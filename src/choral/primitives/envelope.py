@@ -28,7 +28,7 @@ VERSION = "0.1.2b4"
 BUNDLE_BYTES = 224
 _HEADER = 4 + 1 + 4 + 4096  # magic, version, length of the prelude, prelude with zeros after it
 OVERHEAD_BYTES = _HEADER + 2 + 64 + 16  # length of the signature, signature, tag
-"""An envelope is this much longer than its plaintext of up to 1 MiB; each further MiB adds a tag of 16 bytes."""
+"""An envelope is this much longer than a plaintext of up to 1 MiB; each further MiB adds 16 bytes."""
 
 _SEGMENT = 1 << 20
 _DID = "did:syft:x"  # the name in a DID document is not signed; ours stand in the federation file

@@ -34,7 +34,7 @@ from choral.protocol.messages import (
     Survivors,
 )
 from choral.protocol.parameters import Parameters
-from choral.protocol.sealing import AesGcm, Sealing, Way, broken
+from choral.protocol.sealing import AES_GCM, Sealing, Way, broken
 from choral.protocol.transcript import (
     dealt_by,
     dealt_digest,
@@ -58,7 +58,7 @@ class Member:
     pinned: Mapping[str, bytes]
     parameters: Parameters
     ctx: bytes
-    sealing: Sealing = AesGcm()
+    sealing: Sealing = AES_GCM
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,9 @@ class AesGcm:
         return wire.decode_vector(body, d, a)
 
 
+AES_GCM = AesGcm()
+
+
 class Syft:
     """`syft`: an envelope of Syft Crypto around each of them, the masked vector included.
 
@@ -106,7 +109,7 @@ class Syft:
         self._envelopes = envelopes
         self._keys = keys
         self._aggregator = aggregator
-        self._inner = AesGcm()
+        self._inner = AES_GCM
 
     def seal(self, way: Way, agreed: bytes, piece: bytes) -> bytes:
         content = header(way, SHARE) + self._inner.seal(way, agreed, piece)

@@ -47,7 +47,9 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     federation, task, settings = aggregator.federation, aggregator.task, rounds.settings
     keys = {**federation.pinned, AGGREGATOR: federation.aggregator_key}
-    vector_limit = wire.vector_bytes(task.dimension, task.parameters(2, 0).auxiliary)
+    auxiliary = aggregator.parameters.auxiliary
+    vector_limit = aggregator.sealing.vector_bytes(task.dimension, auxiliary)
+    message_limit = largest_message(task.largest_cohort)
 
     def who(*, members_only: bool = True) -> Access:
         """The member whose signed header the request carries (§7).
@@ -65,7 +67,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         )
 
     async def message(kind: type[T], access: Access) -> tuple[T, int]:
-        data = bytes(await read_body(MESSAGE_LIMIT, settings.phase_seconds))
+        data = bytes(await read_body(message_limit, settings.phase_seconds))
         found = wire.decode(kind, data)
         _same_member(access, found)
         return found, len(data)
@@ -163,7 +165,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         rounds.in_roster(_hex(round_id), access.member)
         with connection(access):
             data = await read_vector(vector_limit, settings.phase_seconds)
-        found = wire.decode_vector(data, task.dimension, aggregator.parameters.auxiliary)
+        found = await asyncio.to_thread(aggregator.sealing.decode_vector, data, task.dimension, auxiliary)
         _same_member(access, found.head)
         _same_round(round_id, found.head)
         return await answer(access, rounds.mask(found, len(data)))
@@ -221,6 +223,11 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         return problem(Refused(500, "internal", f"the aggregator failed: {type(error).__name__}"))
 
     return app
+
+
+def largest_message(members: int) -> int:
+    """Most bytes of a message other than a vector: a cohort's envelopes take 4.4 kB each (§7.3)."""
+    return max(MESSAGE_LIMIT, (1 << 16) + (1 << 13) * members)
 
 
 def _hex(text: str) -> bytes:
