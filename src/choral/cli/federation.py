@@ -110,13 +110,6 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="How shares travel; syft is PySyft's encryption, around the masked vectors too.",
 )
 @click.option(
-    "--sealing",
-    type=click.Choice(["aes-gcm", "syft"]),
-    default="aes-gcm",
-    show_default=True,
-    help="How shares travel; syft is PySyft's encryption, around the masked vectors too.",
-)
-@click.option(
     "--tls", is_flag=True, help="Make a certificate authority and a certificate; the URL is then https."
 )
 @click.option("--tls-name", help="Further names and addresses for the certificate, separated by commas.")
