@@ -411,7 +411,7 @@ async def test_two_processes_are_told_so_also_while_a_round_is_running(home):
         "/v1/rounds/" + "0" * 64,
         "/v1/rounds/" + "0" * 64 + "/masked",
         "/nothing",
-        "/",
+        "/dashboard/..%2fapp.py",
     ],
 )
 async def test_an_address_of_nothing_is_a_problem_and_not_a_failure(home, path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,10 +10,10 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import structlog
-from quart import Quart, Response, jsonify, request
+from quart import Quart, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from choral.errors import ChoralError, IdentityError, ShuttingDown, UnknownRound, WireError
+from choral.errors import ChoralError, IdentityError, PeerError, ShuttingDown, UnknownRound, WireError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.records import PAGE, Records
 from choral.protocol import wire
@@ -22,7 +21,10 @@ from choral.protocol.access import Access, verify_access
 from choral.protocol.messages import Advertise, Complaint, Consistency, Reveal, Shares
 from choral.service.bodies import read_body, read_vector
 from choral.service.certificate import ServerCertificate
+from choral.service.guard import is_local
 from choral.service.live import LiveRound, StillWaiting
+from choral.service.page import add_page
+from choral.service.probes import add_probes
 from choral.service.problems import Refused, problem
 from choral.service.rounds import Rounds
 from choral.service.store import Store
@@ -57,7 +59,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         Raises:
             IdentityError: none, of somebody who is not enrolled, too old, or not signed by its key.
         """
-        return verify_access(
+        access = verify_access(
             request.headers.get("Authorization"),
             request.method,
             request.full_path.rstrip("?"),
@@ -65,6 +67,8 @@ def create_app(  # noqa: PLR0915  (one route after the other)
             now=wall(),
             skew=settings.clock_skew_seconds,
         )
+        g.member = access.member
+        return access
 
     async def message(kind: type[T], access: Access) -> tuple[T, int]:
         data = bytes(await read_body(message_limit, settings.phase_seconds))
@@ -86,24 +90,26 @@ def create_app(  # noqa: PLR0915  (one route after the other)
                 return Response(b"", 202, {"Retry-After": "0"})
         return Response(data, 200, content_type=CBOR)
 
-    @app.get("/livez")
-    async def livez() -> Response:
-        return jsonify(status="alive")
-
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        version = await asyncio.to_thread(store.head)
-        return jsonify(status="ready", version=version.version if version else None)
+    if certificate is not None:
+        rounds.metrics.certificate_expiry = lambda: certificate.expires.timestamp()  # noqa: PLW0108  (it changes)
+    add_probes(app, aggregator, rounds, store, metrics=settings.metrics_port is None, certificate=certificate)
+    feed = add_page(app, aggregator, rounds, store)
 
     @app.get("/v1/status")
     async def status() -> Response:
-        if not _is_local(request.remote_addr):
+        if not is_local():
             who(members_only=False)
         return jsonify({**rounds.status(), "tls": certificate.status() if certificate else None})
 
+    @app.get("/v1/snapshot")
+    async def snapshot() -> Response:
+        if not is_local():
+            who(members_only=False)
+        return Response(await feed.snapshot(), content_type="application/json")
+
     @app.get("/v1/rounds")
     async def history() -> Response:
-        if not _is_local(request.remote_addr):
+        if not is_local():
             who(members_only=False)
         rows = await asyncio.to_thread(store.rounds)
         return jsonify([{**asdict(row), "id": row.id.hex()} for row in rows])
@@ -137,12 +143,15 @@ def create_app(  # noqa: PLR0915  (one route after the other)
             found = await asyncio.to_thread(store.records, after, PAGE) if after < newest else ()
             return wire.encode(Records(newest, tuple(found)))
 
-        return await answer(access, stretch())
+        answered = await answer(access, stretch())
+        rounds.metrics.sent("records", answered.content_length or 0)
+        return answered
 
     @app.get("/v1/models/<digest>")
     async def get_model(digest: str) -> Response:
         who(members_only=False)
         data = await asyncio.to_thread(rounds.training.blob, _hex(digest))
+        rounds.metrics.sent("model", len(data))
         headers = {"ETag": f'"{digest}"', "Cache-Control": "private, immutable, max-age=31536000"}
         return Response(data, 200, headers, content_type="application/vnd.safetensors")
 
@@ -163,8 +172,10 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     async def put_masked(round_id: str) -> Response:
         access = who()
         rounds.in_roster(_hex(round_id), access.member)
+        began = time.perf_counter()
         with connection(access):
             data = await read_vector(vector_limit, settings.phase_seconds)
+        rounds.metrics.uploaded(len(data), time.perf_counter() - began)
         found = await asyncio.to_thread(aggregator.sealing.decode_vector, data, task.dimension, auxiliary)
         _same_member(access, found.head)
         _same_round(round_id, found.head)
@@ -207,6 +218,9 @@ def create_app(  # noqa: PLR0915  (one route after the other)
 
     @app.errorhandler(ChoralError)
     async def refuse(error: ChoralError) -> Response:
+        rounds.metrics.refused(error.slug)
+        if isinstance(error, PeerError | IdentityError | WireError):
+            log.info("a request was refused", problem=error.slug, reason=error.reason, **_about())
         return problem(error)
 
     @app.errorhandler(HTTPException)
@@ -219,7 +233,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
 
     @app.errorhandler(Exception)
     async def internal(error: Exception) -> Response:
-        log.exception("a request failed", path=request.path)
+        log.exception("a request failed", path=request.path, **_about())
         return problem(Refused(500, "internal", f"the aggregator failed: {type(error).__name__}"))
 
     return app
@@ -250,8 +264,7 @@ def _same_member(access: Access, found: Any) -> None:
         raise IdentityError(f"{access.member} sent a message in the name of {found.member}")
 
 
-def _is_local(address: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(address or "").is_loopback
-    except ValueError:
-        return False
+def _about() -> dict[str, str]:
+    """Round and member of the request, as far as it has them, for the log."""
+    found = {"member": g.get("member", ""), "round": (request.view_args or {}).get("round_id", "")[:12]}
+    return {name: value for name, value in found.items() if value}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,18 @@ from choral.federation.enrolment import Participant
 from choral.federation.records import Record
 from choral.protocol.aggregator import AggregatorRound, Phase
 from choral.protocol.messages import Advertise
+from choral.service.histogram import close_up, histogram
 from choral.service.live import PHASES, LiveRound
+from choral.service.metrics import Metrics
 from choral.service.presence import Presence
 from choral.service.settings import Settings
-from choral.service.store import Store
+from choral.service.store import RoundRow, Store
 from choral.service.training import Training
 
 _TICK = 0.25  # seconds after which a vanished member is noticed without an event
 _REASONS_KEPT = 64
+_TELLING = 1.0  # seconds in which the survivors fetch what their round led to
+_LATE_NAMED = 256  # members of a federation of which those that came late are remembered by name
 
 log = structlog.get_logger("choral.rounds")
 
@@ -43,6 +48,11 @@ class Conductor:
         ended: why the last rounds ended without a sum, by round id.
         progress: notified when a round moves.
         draining: no new members are taken.
+        metrics: what is counted.
+        rounds_over: moves whenever there is something new about rounds that have ended.
+        changed: called whenever something changed that a person may be looking at.
+        stopped: set once nothing is going to happen any more.
+        version_born: when the newest version was made, wall clock.
     """
 
     def __init__(
@@ -68,6 +78,11 @@ class Conductor:
         self.joined: dict[Advertise, LiveRound] = {}
         self.ended: dict[bytes, ChoralError] = {}
         self.draining = False
+        self.metrics = Metrics(wall=wall)
+        self.rounds_over = 0
+        self.changed: Callable[[], None] = lambda: None
+        self.stopped = asyncio.Event()
+        self.version_born = born(store.rounds(), training.head.version) or wall()
         self.progress = asyncio.Condition()
         self.presence = Presence(
             aggregator.federation.members,
@@ -77,6 +92,7 @@ class Conductor:
             changed=self._wake_all,
         )
         self._drivers: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
         self._not_before = 0.0  # no cohort closes earlier: the pace
 
     def open(self, base: Record) -> LiveRound:
@@ -94,6 +110,10 @@ class Conductor:
         self._drivers.add(live.driver)
         live.driver.add_done_callback(self._drivers.discard)
         return live
+
+    def lives(self) -> tuple[LiveRound, ...]:
+        """Rounds that are going on."""
+        return tuple(live for live in (*self.forming.values(), *self.running.values()) if not live.over)
 
     def awaited(self, live: LiveRound) -> list[str]:
         """Whose messages the open phase lacks and is worth waiting for."""
@@ -120,20 +140,38 @@ class Conductor:
                 live.driver.cancel()
         if running := [live.driver for live in self.running.values() if live.driver]:
             await asyncio.wait(running, timeout=seconds)
-        left = list(self._drivers)
+        left = [*self._drivers, *self._settling]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        self.stopped.set()
+        self.changed()
 
     # ----- one round --------------------------------------------------------------------------
+
+    async def _settle(self, round_id: bytes, gave: Counter[str]) -> None:
+        """Save what went out in a round: its last answers do so after its end was saved."""
+        try:
+            await asyncio.sleep(_TELLING)
+        except asyncio.CancelledError:
+            self._store.count_sent(round_id, dict(gave))
+            raise
+        try:
+            await asyncio.to_thread(self._store.count_sent, round_id, dict(gave))
+        except Exception:  # it is a figure to look at
+            log.exception("the bytes of a round could not be saved", round=round_id.hex()[:12])
+        self.rounds_over += 1
+        self.changed()
 
     async def _drive(self, live: LiveRound) -> None:
         machine = live.machine
         try:
             for phase in PHASES:
                 began = self._clock()
+                live.at = phase
                 await self._collect(live, phase)
                 live.seconds[phase.value] = self._clock() - began
+                self.metrics.phase_over(phase.value, live.seconds[phase.value])
                 if phase is Phase.UNMASK:
                     await self._finish(live)
                 else:
@@ -191,6 +229,11 @@ class Conductor:
         # without a pause between the two: whoever joins now must find the one or the other
         self.forming.pop(live.machine.ctx, None)
         self.running[live.id] = live
+        roster = live.machine.received(Phase.ADVERTISE)
+        if len(live.machine.pinned) <= _LATE_NAMED:
+            live.late = [
+                name for name in live.machine.pinned if name not in roster and self.presence.connected(name)
+            ]
         await asyncio.to_thread(self._store.put_round, live.row("open"))  # saved before it is answered
         log.info(
             "a cohort closed", round=live.short, base=live.base.version,
@@ -205,6 +248,9 @@ class Conductor:
             total = live.machine.total
             assert total is not None  # noqa: S101  (close() of the last phase gave it or raised)
             self.witness(live, "sum", total.main)
+            live.saw["sum"], live.saw["close_up"] = await asyncio.to_thread(
+                lambda: (histogram(total.main), close_up(total.main))
+            )
             live.record = await asyncio.to_thread(
                 self.training.apply,
                 total,
@@ -216,6 +262,8 @@ class Conductor:
             )
             live.machine.total = None  # the vectors are in the model now
             self._not_before = self._clock() + self.settings.pace_seconds
+            self.version_born = self._wall()
+            self.metrics.round_done(self._clock() - live.began)
         log.info(
             "a new model version", round=live.short, version=live.record.version,
             survivors=list(total.survivors), culprits=list(total.culprits),
@@ -223,7 +271,7 @@ class Conductor:
         )  # fmt: skip
 
     async def _fail(self, live: LiveRound, error: ChoralError) -> None:
-        phase = live.machine.phase.value
+        phase = live.at.value
         # a copy has no traceback, and so keeps no frame and no vector alive
         live.failure = live.failure or copy.copy(error)
         missing = list(getattr(error, "missing", ()))
@@ -234,18 +282,25 @@ class Conductor:
         )  # fmt: skip
         if not live.id:
             return
+        self.metrics.round_aborted(error, phase)
         self.ended[live.id] = live.failure
         while len(self.ended) > _REASONS_KEPT:
             del self.ended[next(iter(self.ended))]
         row = live.row(
-            "aborted", self._clock() - live.began, reason=error.reason, missing=missing, culprits=culprits
-        )
+            "aborted", self._clock() - live.began, reason=error.reason, missing=missing, culprits=culprits,
+            phase=phase,
+        )  # fmt: skip
         try:
             await asyncio.to_thread(self._store.put_round, row)
         except Exception:  # a full disk: the members have to be told all the same
             log.exception("what became of a round could not be saved", round=live.short)
 
     def _forget(self, live: LiveRound) -> None:
+        if live.record is not None:  # the round itself is let go of meanwhile
+            settling = asyncio.create_task(self._settle(live.id, live.gave))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
+        self.rounds_over += 1
         if self.forming.get(live.machine.ctx) is live:
             del self.forming[live.machine.ctx]
         self.running.pop(live.id, None)
@@ -256,10 +311,20 @@ class Conductor:
     def _wake_all(self) -> None:
         for live in (*self.forming.values(), *self.running.values()):
             live.wake.set()
+        self.changed()
 
     async def _announce(self) -> None:
+        self.changed()
         async with self.progress:
             self.progress.notify_all()
+
+
+def born(rows: list[RoundRow], version: int) -> float | None:
+    """When a version was made, as far as the rounds that are remembered tell."""
+    for row in reversed(rows):
+        if row.details.get("version") == version:
+            return row.opened + (row.seconds or 0.0)
+    return None
 
 
 async def or_timeout(waiting: Any, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,10 @@ class LiveRound:
     Attributes:
         sessions: which process of a member has joined.
         answers: encoded, of the phases whose answer is the same for everybody.
+        at: the phase that is being collected, also after the machine has given up.
+        got, gave: bytes of messages and of answers by phase.
+        late: members that were there when the cohort closed without them.
+        saw: histograms of what the aggregator received and of the sum, for the page.
         lock: held while the machine works in a thread.
         wake: set when something may have ended the open phase.
     """
@@ -41,8 +46,11 @@ class LiveRound:
     sessions: dict[str, str] = field(default_factory=dict)
     answers: dict[Phase, bytes] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    bytes_in: int = 0
-    bytes_out: int = 0
+    at: Phase = Phase.ADVERTISE
+    got: Counter[str] = field(default_factory=Counter)
+    gave: Counter[str] = field(default_factory=Counter)
+    late: list[str] = field(default_factory=list)
+    saw: dict[str, list[int]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     closed: dict[Phase, asyncio.Event] = field(default_factory=lambda: {p: asyncio.Event() for p in PHASES})
@@ -55,6 +63,14 @@ class LiveRound:
     def short(self) -> str:
         """The id as logs show it."""
         return self.id.hex()[:12]
+
+    @property
+    def bytes_in(self) -> int:
+        return self.got.total()
+
+    @property
+    def bytes_out(self) -> int:
+        return self.gave.total()
 
     @property
     def over(self) -> bool:
@@ -90,9 +106,12 @@ class LiveRound:
                 "roster": roster,
                 "survivors": self.machine.received(Phase.MASK),
                 "dropped": self.dropped(),
+                "late": self.late,
                 "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
                 "bytes_in": self.bytes_in,
                 "bytes_out": self.bytes_out,
+                "bytes": {"in": dict(self.got), "out": dict(self.gave)},
+                "saw": self.saw,
                 **details,
             },
         )

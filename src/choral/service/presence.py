@@ -61,6 +61,17 @@ class Presence:
             return 0.0
         return self._clock() - self._heard[member] if member in self._heard else None
 
+    def state(self, member: str) -> str:
+        """connected, away or never-seen, as a person is told; short gaps between requests do not count."""
+        since = self.seconds_since(member)
+        if since is None:
+            return "never-seen"
+        return "connected" if since < self._gone else "away"
+
+    def states(self) -> list[str]:
+        """`state` of every enrolled member."""
+        return [self.state(member) for member in self._open]
+
     def waited_for(self, member: str) -> bool:
         """Whether a round should wait for this member."""
         since = self.seconds_since(member)

@@ -33,11 +33,19 @@ from choral.protocol.messages import (
     Shares,
 )
 from choral.service.conductor import Conductor, or_timeout
+from choral.service.histogram import histogram
 from choral.service.live import PHASES, LiveRound, StillWaiting
 from choral.service.settings import Settings
 from choral.service.store import RoundRow, Store
 from choral.service.training import Training
 
+_KINDS = {
+    Shares: "share",
+    MaskedVector: "mask",
+    Consistency: "consistency",
+    Reveal: "unmask",
+    Complaint: "complaint",
+}
 log = structlog.get_logger("choral.rounds")
 
 
@@ -67,9 +75,15 @@ class Rounds:
         self.conductor = Conductor(
             aggregator, settings, training, store, clock=clock, wall=wall, witness=witness
         )
+        self.metrics = self.conductor.metrics
+        self.metrics.watch(self)
         self.presence = self.conductor.presence
         self.progress = self.conductor.progress
         self._taking: set[asyncio.Task[None]] = set()
+
+    @property
+    def rounds_wanted(self) -> int:
+        return self._me.task.rounds
 
     @property
     def draining(self) -> bool:
@@ -149,9 +163,10 @@ class Rounds:
         live.machine.withdraw(member)
         live.machine.receive(message)
         live.sessions[member] = session
-        live.bytes_in += size
+        self._count(live, Phase.ADVERTISE.value, size)
         self.conductor.joined[message] = live
         live.wake.set()
+        self.conductor.changed()
 
     # ----- messages and answers ---------------------------------------------------------------
 
@@ -163,6 +178,9 @@ class Rounds:
     async def mask(self, message: MaskedVector, size: int) -> bytes:
         """The survivors, once the phase is closed. Raises as `join`."""
         live = await self._take(message.head.round_id, message, size)
+        if "masked" not in live.saw:
+            live.saw["masked"] = []  # one is enough: of the first to come
+            live.saw["masked"] = await asyncio.to_thread(histogram, message.main)
         self.conductor.witness(live, f"{message.head.member}.masked", message.main)
         return await self._answer(live, Phase.MASK, live.machine.survivors)
 
@@ -238,7 +256,7 @@ class Rounds:
 
     async def _take(self, round_id: bytes, message: FromMember, size: int) -> LiveRound:
         live = self.find(round_id)
-        live.bytes_in += size
+        self._count(live, _KINDS[type(message)], size)
         # shielded: a sender that hangs up must not let go of the lock while its vector is being added
         task = asyncio.create_task(live.take(message))
         self._taking.add(task)
@@ -246,8 +264,13 @@ class Rounds:
         await asyncio.shield(task)
         return live
 
+    def _count(self, live: LiveRound, kind: str, size: int) -> None:
+        live.got[kind] += size
+        self.metrics.received(kind, size)
+
     def _taken(self, task: asyncio.Task[None]) -> None:
         self._taking.discard(task)
+        self.conductor.changed()
         if not task.cancelled():
             task.exception()  # looked at, also when its sender is gone
 
@@ -269,7 +292,8 @@ class Rounds:
             data = wire.encode(answer())
         else:
             data = live.answers.get(phase) or live.answers.setdefault(phase, wire.encode(answer()))
-        live.bytes_out += len(data)
+        live.gave[phase.value] += len(data)
+        self.metrics.sent(phase.value, len(data))
         return data
 
     # ----- around -----------------------------------------------------------------------------

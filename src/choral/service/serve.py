@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import structlog
 import uvicorn
+from quart import Quart
 
-from choral.errors import ParameterError
+from choral.errors import ChoralError, ParameterError
 from choral.federation.enrolment import Participant
 from choral.service.app import create_app
 from choral.service.certificate import ServerCertificate
+from choral.service.probes import add_probes
+from choral.service.problems import problem
 from choral.service.rounds import Rounds
 from choral.service.settings import Settings
 from choral.service.store import Store
@@ -74,12 +77,50 @@ async def serve(
             scheme = "https" if certificate else "http"
             started(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
         watching = asyncio.create_task(certificate.watch()) if certificate else None
-        await running
+        async with _figures(aggregator, rounds, store, certificate):
+            await running
         if watching:
             watching.cancel()
         await rounds.drain(0)
     finally:
         store.close()
+
+
+@contextlib.asynccontextmanager
+async def _figures(
+    aggregator: Participant, rounds: Rounds, store: Store, certificate: ServerCertificate | None
+) -> AsyncIterator[None]:
+    """Health checks and figures on a port of their own, in plain HTTP, if there is to be one.
+
+    Raises:
+        ParameterError: the port cannot be listened on.
+    """
+    settings = rounds.settings
+    if settings.metrics_port is None:
+        yield
+        return
+    app = Quart("choral.figures", static_folder=None)
+    add_probes(app, aggregator, rounds, store, metrics=True, certificate=certificate)
+    app.register_error_handler(ChoralError, problem)
+    try:
+        listener = _listen(settings.host, settings.metrics_port)
+    except OSError as error:
+        raise ParameterError(
+            f"cannot listen on metrics_port {settings.metrics_port} ({error.strerror or error})"
+        ) from error
+    server = _Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1,
+            lifespan="off",
+        )
+    )  # fmt: skip
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    log.info("figures", port=listener.getsockname()[1])
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await running
 
 
 def _certificate(aggregator: Participant, settings: Settings) -> ServerCertificate | None:

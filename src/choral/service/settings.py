@@ -66,7 +66,9 @@ class Settings(BaseModel):
     def _token_is_one(self) -> Settings:
         token = self.dashboard_token.get_secret_value() if self.dashboard_token else ""
         if self.dashboard == "token" and len(token) < LEAST_TOKEN:
-            raise ValueError(f"dashboard = 'token' needs a dashboard_token of at least {LEAST_TOKEN} characters")
+            raise ValueError(
+                f"dashboard = 'token' needs a dashboard_token of at least {LEAST_TOKEN} characters"
+            )
         return self
 
 
@@ -120,7 +122,9 @@ def load(folder: Path, url: str, **given: Any) -> Settings:
         return Settings.model_validate(gathered.model_dump() | chosen)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, entry['loc']))}: {entry['msg']} (found {entry['input']!r:.40})"
+            ".".join(map(str, entry["loc"])) + f": {entry['msg']} (found {entry['input']!r:.40})"
+            if entry["loc"] and "token" not in str(entry["loc"][0])
+            else entry["msg"]  # what was found is everything, or a secret
             for entry in error.errors()
         )
         raise ParameterError(f"the aggregator's settings: {wrong}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ create table rounds (
 );
 """
 _VERSION = 1
+_LEAST_FREE = 16 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,24 @@ class Store:
             " where state <> 'done'",
             (row.id, row.base, row.opened, row.state, row.seconds, json.dumps(row.details)),
         )
+
+    def count_sent(self, round_id: bytes, sent: dict[str, int]) -> None:
+        """Bytes that went out in a round by phase, once the last of its answers is out."""
+        with self._write() as db:
+            found = db.execute("select details from rounds where id = ?", (round_id,)).fetchone()
+            if found:
+                details = json.loads(found[0])
+                details["bytes"] = {**details.get("bytes", {}), "out": sent}
+                details["bytes_out"] = sum(sent.values())
+                db.execute("update rounds set details = ? where id = ?", (json.dumps(details), round_id))
+
+    def writable(self) -> None:
+        """Raises `sqlite3.Error` or `OSError` if nothing could be saved now."""
+        with self._lock:
+            self._db.execute("begin immediate")
+            self._db.execute("rollback")
+        if shutil.disk_usage(self.path.parent).free < _LEAST_FREE:
+            raise OSError(f"less than {_LEAST_FREE >> 20} MiB are free")
 
     def round(self, round_id: bytes) -> RoundRow | None:
         rows = self._read("select * from rounds where id = ?", round_id)

@@ -1,0 +1,211 @@
+"""What a person may see of a federation, as plain values: from the log, the rounds and what is going on.
+
+Never a vector, never a single member's figure: nothing that the aggregator would have to learn first (§2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from choral import __version__
+from choral.federation.enrolment import Participant
+from choral.federation.progress import Progress
+from choral.federation.records import Record
+from choral.protocol.aggregator import Phase
+from choral.service.live import PHASES, LiveRound
+from choral.service.store import RoundRow
+
+NAMED = 200  # members that are shown by name
+CHIPS = 48  # names at one place of a station
+POINTS = 400  # of a curve
+Point = tuple[int, float | None, float | None]
+STATION = {
+    Phase.ADVERTISE: "advertise",
+    Phase.SHARE: "share",
+    Phase.MASK: "mask",
+    Phase.CONSISTENCY: "reveal",
+    Phase.UNMASK: "reveal",
+}
+# one letter a member and round
+IN, LATE, ABSENT, NO_SHARES, NO_VECTOR, ABORTED, MISSING = "il-smax"
+
+
+def point(record: Record) -> Point | None:
+    """Version, accuracy and loss that this record measured: of the version before it."""
+    metrics = record.metrics
+    if record.version == 0 or metrics is None or metrics.mean_loss is None:
+        return None
+    return record.version - 1, metrics.accuracy, metrics.mean_loss
+
+
+def thin(points: Sequence[Point], most: int = POINTS) -> list[Point]:
+    """At most so many of them, evenly spread, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[i * (len(points) - 1) // (most - 1)] for i in range(most)]
+
+
+def security(aggregator: Participant) -> dict[str, Any]:
+    """The floors, the thresholds of a full cohort and the ring plan (§4, §6.2)."""
+    task, frame = aggregator.task, aggregator.parameters
+    n = min(task.largest_cohort, len(aggregator.federation.members))
+    return {
+        "n": n,
+        "t": frame.threshold(n),
+        "c": frame.colluders(n),
+        "minimum": frame.minimum,
+        "quorum": frame.quorum(n),
+        "largest_cohort": task.largest_cohort,
+        "sealing": task.sealing,
+        "dimension": task.dimension,
+        "bits": task.plan.bits,
+        "clip": task.plan.clip,
+        "weight_cap": task.weight_cap,
+        "error_bound": task.plan.error_bound(n, n * task.weight_cap),
+        "max_staleness": task.max_staleness,
+        "warning": aggregator.federation.warning,
+    }
+
+
+def cells(row: RoundRow, names: Iterable[str]) -> str:
+    """What became of each member in a round, a letter each."""
+    details = row.details
+    roster, survivors = set(details.get("roster", ())), set(details.get("survivors", ()))
+    dropped, late = details.get("dropped", {}), set(details.get("late", ()))
+    missing = set(details.get("missing", ()))
+
+    def cell(name: str) -> str:
+        if name not in roster:
+            return LATE if name in late else ABSENT
+        if row.state != "done":
+            return MISSING if name in missing else ABORTED
+        if name in survivors:
+            return IN
+        return NO_SHARES if dropped.get(name) == "share" else NO_VECTOR
+
+    return "".join(map(cell, names))
+
+
+def round_of(row: RoundRow, names: Iterable[str]) -> dict[str, Any]:
+    """A round that is over, for the grid and the costs."""
+    details = row.details
+    moved = details.get("bytes", {})
+    return {
+        "id": row.id.hex()[:12],
+        "state": row.state,
+        "version": details.get("version"),
+        "base": row.base,
+        "opened": row.opened,
+        "seconds": row.seconds,
+        "phases": details.get("seconds", {}),
+        "in": moved.get("in", {}),
+        "out": moved.get("out", {}),
+        "roster": len(details.get("roster", ())),
+        "survivors": len(details.get("survivors", ())),
+        "reason": details.get("reason"),
+        "phase": details.get("phase"),
+        "missing": details.get("missing", [])[:CHIPS],
+        "culprits": details.get("culprits", [])[:CHIPS],
+        "cells": cells(row, names),
+    }
+
+
+def version_of(record: Record, progress: Progress) -> dict[str, Any]:
+    """A line of the model log. Its signature and its link were verified when it was read."""
+    metrics = record.metrics
+    return {
+        "version": record.version,
+        "model": record.parameters.hex(),
+        "record": record.digest.hex(),
+        "round": record.round_id.hex()[:12] if record.version else None,
+        "survivors": len(record.survivors),
+        "weight": metrics.weight if metrics else None,
+        "best": record.version == progress.best,
+    }
+
+
+def saw(rows: Sequence[RoundRow]) -> dict[str, Any] | None:
+    """Histograms of the newest round that has them: one masked vector, the sum, the sum from near."""
+    for row in reversed(rows):
+        found = row.details.get("saw", {})
+        if found.get("masked") and found.get("sum"):
+            survivors = len(row.details.get("survivors", ()))
+            return {"version": row.details.get("version"), "survivors": survivors, **found}
+    return None
+
+
+def history(
+    aggregator: Participant,
+    points: Sequence[Point],
+    newest: Sequence[Record],
+    rows: Sequence[RoundRow],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Everything that changes only when a round ends.
+
+    Args:
+        newest: the last records, oldest first, for the model log.
+        rows: the last rounds, oldest first.
+    """
+    task, federation = aggregator.task, aggregator.federation
+    names = list(federation.members)[:NAMED]
+    over = [row for row in rows if row.state != "open"]
+    return {
+        "federation": federation.name,
+        "choral": __version__,
+        "task": task.digest.hex(),
+        "model": {"name": task.model.name, "features": task.model.features, "classes": task.model.classes},
+        "rule": task.rule.name,
+        "rounds": task.rounds,
+        "version": newest[-1].version if newest else 0,
+        "over": progress.over(task),
+        "best": None
+        if progress.best is None
+        else {"version": progress.best, "accuracy": progress.accuracy, "loss": progress.loss},
+        "security": security(aggregator),
+        "members": names,
+        "unnamed": len(federation.members) - len(names),
+        "curve": thin(points),
+        "grid": [round_of(row, names) for row in over],
+        "log": [version_of(record, progress) for record in reversed(newest)],
+        "saw": saw(over),
+    }
+
+
+def some(names: Sequence[str]) -> dict[str, Any]:
+    return {"names": list(names[:CHIPS]), "count": len(names)}
+
+
+def cohort(live: LiveRound, awaited: Sequence[str], here: Mapping[str, str]) -> dict[str, Any]:
+    """An open round as stations: who is at which, and has it sent what the station wants."""
+    machine, at = live.machine, live.at
+    stations: dict[str, dict[str, Any]] = {}
+    gone: set[str] = set()
+    order = PHASES[: PHASES.index(at) + 1]
+    for phase in order:
+        sent = machine.received(phase)
+        expected = [name for name in machine.expected(phase) if name not in gone]
+        owing = [name for name in expected if name not in sent] if phase is not Phase.ADVERTISE else []
+        station = stations.setdefault(STATION[phase], {})
+        if phase is at:
+            waited = [name for name in awaited if name not in sent]
+            station["in"] = some(sent)
+            station["awaited"] = some(waited if phase is not Phase.ADVERTISE else [])
+            station["gone"] = some([name for name in owing if name not in waited])
+        elif owing:
+            station["gone"] = some([*station.get("gone", {}).get("names", ()), *owing])
+        gone.update(owing)
+    return {
+        "round": live.id.hex()[:12],
+        "base": live.base.version,
+        "phase": at.value,
+        "station": STATION[at],
+        "deadline": round(live.deadline, 1),
+        "needed": machine.needed,
+        "size": len(machine.received(Phase.ADVERTISE)),
+        "expected": len(machine.expected(at)) if at is not Phase.ADVERTISE else None,
+        "sent": len(machine.received(at)),
+        "waiting_for": some([name for name in awaited if here.get(name) != "never-seen"]),
+        "stations": stations,
+    }
