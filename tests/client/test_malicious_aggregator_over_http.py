@@ -1,4 +1,4 @@
-"""An aggregator that lies to the real client loop: a clear error or a retry, never a leak, never a hang (§2)."""
+"""An aggregator that lies to the real client loop: a clear error or a retry, never a leak or a hang (§2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PROTOCOL §5 under any sequence of kills and aborts: no update is sent in two rounds, nor is in the model twice.
+"""PROTOCOL §5 under any kills and aborts: no update is sent in two rounds, nor is in the model twice.
 
 The member is the real loop with the real journal; the aggregator and the other members are the real
 machines, played in memory behind the two methods of a transport.

@@ -71,7 +71,8 @@ def transport(url: str, **changes: Any) -> Transport:
 def problem(status: int, slug: str, more: str = "") -> bytes:
     body = f'{{"type": "urn:choral:problem:{slug}", "detail": "because"{more}}}'.encode()
     return (
-        f"HTTP/1.1 {status} X\r\nContent-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        f"HTTP/1.1 {status} X\r\nContent-Type: application/problem+json\r\n".encode()
+        + f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body
     )
 

@@ -85,7 +85,8 @@ def test_a_task_survives_its_file_and_its_encoding(tmp_path):
         {"extra": 1}, {"rounds": 0}, {"rounds": 1.5}, {"largest_cohort": 1}, {"largest_cohort": 257},
         {"clip": 0.0}, {"clip": -1.0}, {"clip": float("nan")}, {"clip": float("inf")}, {"weight_cap": 0},
         {"holdout": 1.0}, {"holdout": -0.1}, {"max_staleness": -1}, {"seed": -1}, {"sealing": "none"},
-        {"verify": True}, {"privacy": "some"}, {"name": "../x"}, {"name": ""}, {"model": {}}, {"rounds": "many"},
+        {"verify": True}, {"privacy": "some"}, {"name": "../x"}, {"name": ""}, {"model": {}},
+        {"rounds": "many"},
     ],
 )  # fmt: skip
 def test_a_task_that_is_wrong_names_the_field(tmp_path, changes):

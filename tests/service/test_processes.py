@@ -314,8 +314,8 @@ head = Training(me, store).head
 print(head.version, flush=True)
 while True:
     number = head.version + 1
-    record = sign(me.identity, replace(head, version=number, previous=head.digest, round_id=number.to_bytes(32, "big")))
     blob = number.to_bytes(32, "big")
+    record = sign(me.identity, replace(head, version=number, previous=head.digest, round_id=blob))
     store.append(record, {blob: blob * 1000}, RoundRow(record.round_id, 0, 0.0, "done"))
     head = record
     print(number, flush=True)
@@ -360,7 +360,7 @@ def test_a_federation_of_two_warns_each_member(tmp_path):
 
 
 def test_an_aggregator_listens_without_delaying_small_answers():
-    """Nagle's algorithm against delayed acknowledgements costs 40 ms a message; asyncio asks for the protocol."""
+    """Nagle's algorithm costs 40 ms a message; asyncio turns it off only where the protocol is named."""
     from choral.service.serve import _listen  # noqa: PLC0415
 
     with _listen("127.0.0.1", 0) as listener:

@@ -212,7 +212,8 @@ def test_two_connections_of_one_process_count_as_one_until_the_last_ends(presenc
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("phase_seconds", "0"), ("phase_seconds", "-1"), ("phase_seconds", "nan"), ("port", "70000"), ("cohort", "1"),
+        ("phase_seconds", "0"), ("phase_seconds", "-1"), ("phase_seconds", "nan"), ("port", "70000"),
+        ("cohort", "1"),
         ("threads", "0"), ("log_format", "xml"), ("wait_seconds", "61"), ("join_seconds", "soon"),
     ],
 )  # fmt: skip
