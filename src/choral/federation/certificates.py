@@ -116,13 +116,14 @@ def new_server(
     if not names:
         raise ParameterError("a server certificate needs a name", hint="--tls-name aggregator.example")
     issuer, issuer_key = _load(authority)
+    described = x509.SubjectAlternativeName([_name(text) for text in names])
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     until = min(now + timedelta(days=days), issuer.not_valid_after_utc)
     issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     certificate = (
         _builder(subject, issuer.subject, key.public_key(), now, until)
-        .add_extension(x509.SubjectAlternativeName([_name(text) for text in names]), critical=False)
+        .add_extension(described, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
