@@ -84,18 +84,12 @@ class Identity:
         return cls(private.public_key().public_bytes_raw(), private)
 
 
-@functools.lru_cache(maxsize=1 << 12)
-def _parsed(public: bytes) -> Ed25519PublicKey:
-    # decompressing the point is a third of what a verification costs, and keys are few
-    return Ed25519PublicKey.from_public_bytes(public)
-
-
 @functools.lru_cache(maxsize=1 << 16)
 def _verify(public: bytes, signature: bytes, digest: bytes) -> bool:
     # A pure function, so a cache is sound: in a simulation every member of a cohort checks the
     # same hundred signatures, and a retried request is checked again.
     try:
-        _parsed(public).verify(signature, digest)
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, digest)
     except (InvalidSignature, ValueError):
         return False
     return True
