@@ -52,7 +52,7 @@ def test_no_folder_but_the_authoritys_holds_its_key(folder) -> None:
 def test_members_train_to_the_end_and_are_well_meanwhile(folder) -> None:
     members = [
         subprocess.Popen(
-            [sys.executable, "-m", "choral", "join", f"fed/member-{i}", "--data", f"shards/client_{i}_data.npy"],
+            [sys.executable, "-m", "choral", "join", f"fed/member-{i}", "--data", f"shards/client_{i}_data.npy"],  # noqa: E501
             cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for i in (1, 2, 3)

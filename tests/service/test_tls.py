@@ -198,26 +198,25 @@ async def test_files_that_do_not_go_together_leave_the_old_certificate_in_use(tm
 async def test_an_expiry_while_members_are_there_is_told_and_healed_by_renewing(tmp_path, authority) -> None:
     served = lay(tmp_path, authority)
     told = []
-    async with serving(served.context) as port:
-        async with member(
-            f"https://localhost:{port}", tmp_path / "ca.pem", patience=30,
-            report=lambda event, **details: told.append((event, details["reason"])),
-        ) as transport:  # fmt: skip
-            assert await transport.get("/v1/task") == b"yes"
-            new_server(authority, NAMES, now=datetime.now(UTC) - timedelta(days=400)).save(
-                tmp_path, "server.pem", "server.key"
-            )
-            assert served.reload()
-            assert served.seconds_left < 0
-            # its connections break, as after a restart of the aggregator
-            for connection in transport._http._transport._pool.connections:
-                await connection.aclose()
-            asking = asyncio.create_task(transport.get("/v1/task"))
-            await asyncio.sleep(0.2)
-            assert not asking.done()
-            lay(tmp_path, authority)
-            assert served.reload()
-            assert await asyncio.wait_for(asking, 10) == b"yes"
+    async with serving(served.context) as port, member(
+        f"https://localhost:{port}", tmp_path / "ca.pem", patience=30,
+        report=lambda event, **details: told.append((event, details["reason"])),
+    ) as transport:  # fmt: skip
+        assert await transport.get("/v1/task") == b"yes"
+        new_server(authority, NAMES, now=datetime.now(UTC) - timedelta(days=400)).save(
+            tmp_path, "server.pem", "server.key"
+        )
+        assert served.reload()
+        assert served.seconds_left < 0
+        # its connections break, as after a restart of the aggregator
+        for connection in transport._http._transport._pool.connections:
+            await connection.aclose()
+        asking = asyncio.create_task(transport.get("/v1/task"))
+        await asyncio.sleep(0.2)
+        assert not asking.done()
+        lay(tmp_path, authority)
+        assert served.reload()
+        assert await asyncio.wait_for(asking, 10) == b"yes"
     assert told[0][0] == "unreachable"
     assert "has expired" in told[0][1]
 
