@@ -125,8 +125,9 @@ class Player:
 
     def machine(self, base: Record) -> MemberRound:
         known = phases.Member(
-            self.name, self.me.identity, self.me.federation.pinned, self.me.parameters, base.context
-        )
+            self.name, self.me.identity, self.me.federation.pinned, self.me.parameters, base.context,
+            self.me.sealing,
+        )  # fmt: skip
         return MemberRound(known, self.vector, Totals(10, 2, 1, 1.0).encode(), entropy.system)
 
     async def send(self, method: str, path: str, message: Any, kind: type | None = None) -> Any:
@@ -144,7 +145,8 @@ class Player:
     async def mask(self, machine: MemberRound, inbox: Inbox) -> Survivors:
         vector = machine.receive(inbox)
         assert isinstance(vector, MaskedVector)
-        return await self.send("PUT", f"{self.at(machine)}/masked", wire.encode_vector(vector), Survivors)
+        body = self.me.sealing.encode_vector(vector)
+        return await self.send("PUT", f"{self.at(machine)}/masked", body, Survivors)
 
     async def endorse(self, machine: MemberRound, survivors: Survivors) -> Endorsements:
         return await self.send(

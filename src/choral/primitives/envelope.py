@@ -28,9 +28,8 @@ VERSION = "0.1.2b4"
 BUNDLE_BYTES = 224
 _HEADER = 4 + 1 + 4 + 4096  # magic, version, length of the prelude, prelude with zeros after it
 OVERHEAD_BYTES = _HEADER + 2 + 64 + 16  # length of the signature, signature, tag
-"""An envelope is this much longer than a plaintext of up to 1 MiB; each further MiB adds 16 bytes."""
+"""An envelope is this much longer than its plaintext."""
 
-_SEGMENT = 1 << 20
 _DID = "did:syft:x"  # the name in a DID document is not signed; ours stand in the federation file
 
 
@@ -132,7 +131,7 @@ class Envelopes:
         raise IdentityError(f"the pinned Syft bundle of {name} cannot be used: {reason}")
 
     def seal(self, recipient: str, plaintext: bytes) -> bytes:
-        """An envelope to one recipient, `OVERHEAD_BYTES` longer than `plaintext` (up to 1 MiB)."""
+        """An envelope to one recipient, `OVERHEAD_BYTES` longer than `plaintext`."""
         to = self._syft.EncryptionRecipient(recipient, self._bundles[recipient])
         envelope: bytes = self._syft.encrypt_message(self._me, self._keys, [to], plaintext)
         return envelope
@@ -171,11 +170,6 @@ class Envelopes:
                 f"an envelope that does not decrypt: damaged, or sealed to another key ({_said(error)})"
             ) from error
         return plaintext
-
-
-def sealed_bytes(plaintext: int) -> int:
-    """Length of the envelope around so many bytes."""
-    return OVERHEAD_BYTES + plaintext + 16 * max(0, -(-plaintext // _SEGMENT) - 1)
 
 
 def _said(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from choral.errors import PeerError, WireError
 from choral.primitives.agreement import derive
-from choral.primitives.envelope import Envelopes, sealed_bytes
+from choral.primitives.envelope import OVERHEAD_BYTES, Envelopes
 from choral.primitives.seal import open_seal, seal
 from choral.protocol import wire
 from choral.protocol.messages import MaskedVector
@@ -119,7 +119,7 @@ class Syft:
         return self._inner.open(way, agreed, bytes(self._unpack(way, SHARE, sealed, "seal")))
 
     def vector_bytes(self, d: int, a: int) -> int:
-        return wire.vector_bytes(0, 0) + sealed_bytes(HEADER_BYTES + 4 * d + 8 * a)
+        return wire.vector_bytes(0, 0) + OVERHEAD_BYTES + HEADER_BYTES + 4 * d + 8 * a
 
     def encode_vector(self, vector: MaskedVector) -> list[bytes | memoryview]:
         head, main, auxiliary = wire.encode_vector(vector)
@@ -129,7 +129,7 @@ class Syft:
 
     def decode_vector(self, body: Body, d: int, a: int) -> MaskedVector:
         head, envelope = wire.split_vector(body)
-        expected = sealed_bytes(HEADER_BYTES + 4 * d + 8 * a)
+        expected = OVERHEAD_BYTES + HEADER_BYTES + 4 * d + 8 * a
         if len(envelope) != expected:
             raise WireError(
                 f"a sealed vector of {len(envelope)} bytes, expected {expected} for {d} parameters and"
