@@ -15,6 +15,8 @@ from choral.data import load_shard
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.learning import model_file
+from choral.learning.personal import FILE as PERSONAL
+from choral.learning.personal import Personal
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -39,6 +41,14 @@ def predict(
     if task.name == "custom" and model is None:
         raise ParameterError("this federation trains a model of its own", hint="--model FILE.py:CLASS")
     _, trainer = trainer_for(model or task.name, task.features, task.classes, task.options)
+    if isinstance(trainer, Personal):
+        kept = (state or me.folder / "state") / PERSONAL
+        if not kept.exists():
+            raise ParameterError(
+                f"the arrays {', '.join(trainer.patterns)} stay with the members, and {me.folder} has none",
+                hint="predict with the folder of a member that has trained",
+            )
+        trainer = trainer.kept_in(kept)
     shard = load_shard(data, features=task.features, classes=task.classes)
     log = Log(me, state)
     record = log.record(version)

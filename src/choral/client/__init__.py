@@ -18,6 +18,8 @@ from choral.data import load_shard
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
+from choral.learning.personal import FILE as PERSONAL
+from choral.learning.personal import Personal
 from choral.learning.softmax import built_in
 from choral.learning.trainer import Trainer
 from choral.primitives import entropy
@@ -69,6 +71,8 @@ def participate(
     shard = load_shard(data, features=model.features, classes=model.classes)
     home = Path(state) if state is not None else me.folder / "state"
     journal = Journal(home)
+    if isinstance(trainer, Personal) and trainer.keep is None:
+        trainer = trainer.kept_in(home / PERSONAL)
     access = Access(me.name, secrets.token_hex(8))
     if me.federation.warning:
         report("warning", reason=me.federation.warning)

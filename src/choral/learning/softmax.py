@@ -17,6 +17,7 @@ import numpy as np
 from choral.errors import ParameterError
 from choral.learning import descent
 from choral.learning.descent import Matrix
+from choral.learning.personal import Personal
 from choral.learning.schedule import factor
 from choral.learning.trainer import Evaluation, Examples, Labels, Parameters, Trainer
 from choral.learning.update import Schema
@@ -194,7 +195,10 @@ def built_in(name: str, features: int, classes: int, options: Mapping[str, Any])
     """The model that a task names, from the task's plain values.
 
     `name` is `softmax` (options `epochs`, `batch`, `rate`, `l2`, `mu`, `schedule`) or `mlp` (the
-    same and `hidden`). Raises `ParameterError` for another name, another option, or a value out of range.
+    same and `hidden`). With the option `personal`, shell patterns separated by commas, the arrays
+    that they fit stay with their member: `choral.learning.Personal`.
+
+    Raises `ParameterError` for another name, another option, or a value out of range.
 
     >>> built_in("softmax", 64, 10, {"epochs": 5})
     Softmax(features=64, classes=10, epochs=5, batch=32, rate=0.1, l2=0.0, mu=0.0, schedule='constant')
@@ -207,6 +211,8 @@ def built_in(name: str, features: int, classes: int, options: Mapping[str, Any])
         )
     known = {field.name for field in fields(models[name])} - {"features", "classes"}
     for option in options:
-        if option not in known:
+        if option not in known | {"personal"}:
             raise ParameterError(f"model {name!r} has no option {option!r}, expected some of {sorted(known)}")
-    return models[name](features=features, classes=classes, **options)
+    own = {option: value for option, value in options.items() if option != "personal"}
+    model = models[name](features=features, classes=classes, **own)
+    return Personal(model, *str(options["personal"]).split(",")) if "personal" in options else model
