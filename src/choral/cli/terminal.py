@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import MutableMapping
 from typing import Any
 
 import click
@@ -28,11 +29,22 @@ def complain(error: ChoralError) -> None:
         click.echo(f"  hint: {error.hint}", err=True)
 
 
+def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What members say goes into the log: it must not move a terminal's cursor."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception":
+            event[name] = "".join(letter if letter.isprintable() else "?" for letter in value)
+    return event
+
+
 def set_up_logs(form: str) -> None:
     """Logs to standard error: readable on a terminal, JSON elsewhere, or as `form` says."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     last: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the pretty one shows variables
+        )
         if text
         else structlog.processors.JSONRenderer()
     )
@@ -41,6 +53,7 @@ def set_up_logs(form: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _printable,
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

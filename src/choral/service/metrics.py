@@ -139,6 +139,7 @@ class _States(Collector):
         singles: list[tuple[str, str, float | None]] = [
             ("model_version", "Newest model version.", head.version),
             ("model_version_age_seconds", "Since the newest version was made.", self._wall() - born),
+            ("members_needed", "Fewest with which a cohort closes.", rounds.members_needed),
             ("task_rounds", "Versions that the task asks for.", rounds.rounds_wanted),
             ("training_over", "1 when training is over.", int(rounds.training.over)),
             (

@@ -86,6 +86,10 @@ class Rounds:
         return self._me.task.rounds
 
     @property
+    def members_needed(self) -> int:
+        return self._me.parameters.minimum
+
+    @property
     def draining(self) -> bool:
         return self.conductor.draining
 
