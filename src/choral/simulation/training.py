@@ -18,7 +18,7 @@ from choral.errors import ParameterError
 from choral.federation.totals import Totals
 from choral.learning import model_file
 from choral.learning.rules import Rule, State, fedavg
-from choral.learning.trainer import Evaluation, Trainer
+from choral.learning.trainer import Evaluation, Trainer, trainer_at
 from choral.learning.update import difference, flatten, schema_of, unflatten
 from choral.primitives.entropy import RandomBytes, seeded
 from choral.primitives.fixed_point import LARGEST_COHORT, RingPlan, decode, encode
@@ -139,7 +139,7 @@ class Simulation:
         member = self._numbers[name]
         X, y = self._population.examples(member)  # noqa: N806
         base = unflatten(self._model, self._schema)
-        trained = self._trainer.train(base, X, y, self._rng("training", member))
+        trained = trainer_at(self._trainer, self.version).train(base, X, y, self._rng("training", member))
         delta = difference(trained, base, self._schema)
         encoded = encode(delta, len(y), self.parameters.plan)
         return encoded.vector, Totals(len(y), clipped=encoded.clipped).encode()
