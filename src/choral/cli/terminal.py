@@ -119,6 +119,7 @@ _EVENTS: dict[str, Any] = {
         + ("" if d["connected"] or not d["missing"] else " (not connected)")
         + f": {d['got']} of at least {d['needed']} members are in"
     ),
+    "stopped": lambda d: "stopped",
     "resting": lambda d: f"waiting for a changed model: {d['sent']} updates were sent from this one already",
     "aborted": lambda d: (
         f"[yellow]round aborted:[/] {d['reason']}"

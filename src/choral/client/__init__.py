@@ -78,7 +78,7 @@ def participate(
         report("warning", reason=me.federation.warning)
 
     async def run() -> Record:
-        stop_on_sigterm()
+        stop_on_sigterm(report)
         beating = asyncio.create_task(beat(home))
         async with Transport(
             url or me.federation.aggregator.url,
