@@ -1,0 +1,10 @@
+"""Client 2 of docker-compose.yml. Change what you like: your own .npy, a trainer, what is done with events."""
+
+import os
+
+from choral.cli.terminal import show
+from choral.client import participate
+
+DATA = os.environ.get("CHORAL_DATA", "shards/client_2_data.npy")
+FOLDER = os.environ.get("CHORAL_FOLDER", "fed/client2")
+participate(FOLDER, DATA, state=os.environ.get("CHORAL_STATE"), report=show)
