@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from house import make_folder, make_task
 
 from choral.errors import IdentityError, ParameterError
 from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Federation, Participant
 from choral.federation.task import Task, read_toml
 from choral.protocol.sealing import AES_GCM, Syft
+from house import make_folder, make_task
 
 pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')
 

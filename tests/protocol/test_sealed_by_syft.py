@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from stage import A, D, Stage
 
 from choral.errors import PeerError, WireError
 from choral.primitives.entropy import seeded
@@ -16,6 +15,7 @@ from choral.protocol import wire
 from choral.protocol.messages import MaskedVector
 from choral.protocol.sealing import HEADER_BYTES, MASKED, SHARE, Syft, Way, header
 from choral.protocol.transcript import sign
+from stage import A, D, Stage
 
 pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')
 
@@ -60,7 +60,7 @@ class Sealed(Stage):
 
     def letter(self, sender: str, to: str, content: bytes) -> bytes:
         """Any envelope that `sender` can make."""
-        return self.sealing(sender)._envelopes.seal(to, content)
+        return self.sealing(sender).envelopes.seal(to, content)
 
     def vector(self, name: str) -> MaskedVector:
         """The masked vector that `name` has just made."""
@@ -132,7 +132,7 @@ def test_a_thief_of_every_syft_key_cannot_open_the_shares_of_a_past_round(stage)
         stage.ask(name, inbox)
     held = stage.members["b"]._held.shares["a"]
     sealed = inboxes["b"].seals[0]
-    content = stage.sealing("b")._envelopes.open("a", sealed)
+    content = stage.sealing("b").envelopes.open("a", sealed)
     assert content[:HEADER_BYTES] == header(stage.way("a", "b"), SHARE)
     assert not any(part in content for part in held)
 

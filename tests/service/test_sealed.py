@@ -6,11 +6,11 @@ import asyncio
 
 import numpy as np
 import pytest
-from house import House, house, until
 
 from choral.errors import ChoralError, PeerError
 from choral.learning import model_file
 from choral.protocol import wire
+from house import House, house, until
 
 pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')
 

@@ -19,6 +19,7 @@ from choral.cli.terminal import console, errors, percent, set_up_logs, show
 from choral.cli.tls import tls_of
 from choral.cli.trainers import parse_options, trainer_for
 from choral.client import participate
+from choral.client.syft import carrier as file_carrier
 from choral.data import load_shard
 from choral.errors import ParameterError
 from choral.federation import certificates
@@ -34,9 +35,17 @@ from choral.primitives import entropy
 from choral.primitives.fixed_point import LARGEST_COHORT
 from choral.service import settings as service_settings
 from choral.service.serve import serve as run_aggregator
+from choral.service.syft import serve as serve_by_files
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+VIA = click.option(
+    "--via",
+    type=click.Choice(["http", "pysyft"]),
+    default="http",
+    show_default=True,
+    help="How rounds travel; pysyft is files in PySyft's synchronised folders (docs/pysyft.md).",
+)
 
 
 @click.command(epilog="Example:  choral init fed/ --members 3 --shards shards/ --option epochs=5 --rounds 30")
@@ -260,7 +269,8 @@ def make_federation(
 @click.option(
     "--witness", type=FOLDER, help="Also write every masked vector and sum here (for demonstrations)."
 )
-def serve(folder: Path, witness: Path | None, **given: Any) -> None:
+@VIA
+def serve(folder: Path, witness: Path | None, via: str, **given: Any) -> None:
     """Run the aggregator of FOLDER until it is stopped.
 
     Every option is also a line of FOLDER/settings.toml and an environment variable, for example
@@ -276,8 +286,9 @@ def serve(folder: Path, witness: Path | None, **given: Any) -> None:
             f"{len(aggregator.federation.members)} members enrolled, {aggregator.task.rounds} rounds"
         )
 
+    run = serve_by_files if via == "pysyft" else run_aggregator
     try:
-        asyncio.run(run_aggregator(aggregator, chosen, witness=witness, started=started))
+        asyncio.run(run(aggregator, chosen, witness=witness, started=started))
     except OSError as error:
         raise ParameterError(
             f"cannot listen on {chosen.host}:{chosen.port} ({error.strerror or error})",
@@ -296,8 +307,9 @@ def serve(folder: Path, witness: Path | None, **given: Any) -> None:
 @click.option(
     "--witness", type=FOLDER, help="Also write every update here, in the clear (for demonstrations)."
 )
+@VIA
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines.")
-def join(folder: Path, data: Path, model: str | None, as_json: bool, **given: Any) -> None:
+def join(folder: Path, data: Path, model: str | None, as_json: bool, via: str, **given: Any) -> None:
     """Take part with the key in FOLDER and the data of one shard.
 
     Trains when there is a new model, joins a cohort when the update is ready, and goes on until the
@@ -311,7 +323,8 @@ def join(folder: Path, data: Path, model: str | None, as_json: bool, **given: An
         else:
             show(event, **details)
 
-    participate(folder, data, trainer, report=report, **given)
+    carrier = file_carrier(folder) if via == "pysyft" else None
+    participate(folder, data, trainer, report=report, carrier=carrier, **given)
 
 
 @click.command(epilog="Example:  choral status fed/aggregator     choral status http://127.0.0.1:8750")

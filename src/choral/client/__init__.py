@@ -8,6 +8,8 @@ import random
 import secrets
 from pathlib import Path
 
+import httpx
+
 from choral.client.journal import Journal
 from choral.client.learner import Examples
 from choral.client.log import largest_answer
@@ -39,6 +41,7 @@ def participate(
     patience: float | None = None,
     report: Report = lambda event, **details: None,
     witness: str | os.PathLike[str] | None = None,
+    carrier: httpx.AsyncBaseTransport | None = None,
 ) -> Record:
     """Take part in a federation until training is over: its rounds are done, or its patience is.
 
@@ -52,6 +55,7 @@ def participate(
         patience: seconds to go on while the aggregator cannot be reached; None is for ever.
         report: called as `report(event, **details)` with what happens.
         witness: folder to write updates to in the clear, for demonstrations only.
+        carrier: what requests travel by instead of HTTP, for example that of `client.syft.carrier`.
 
     Returns:
         The newest model record.
@@ -89,6 +93,7 @@ def participate(
             largest=largest_answer(me.task),
             report=report,
             authority=me.authority,
+            carrier=carrier,
         ) as transport:
             member = Member(
                 me,

@@ -54,6 +54,7 @@ class Transport:
         patience: seconds to go on retrying while the aggregator cannot be reached; None is for ever.
         jitter: uniform random numbers in [0, 1), so that members do not retry in step.
         authority: whose certificates are trusted under https; None: the machine's usual ones.
+        carrier: what requests travel by, if not by connections to `url`.
 
     Raises:
         ParameterError: an address that is not one of HTTP.
@@ -71,6 +72,7 @@ class Transport:
         report: Report = lambda event, **details: None,
         verify: ssl.SSLContext | bool = True,
         authority: Path | None = None,
+        carrier: httpx.AsyncBaseTransport | None = None,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
@@ -90,8 +92,9 @@ class Transport:
             verify = certificates.trust(authority)
         self._met = False  # whether this address has ever answered
         self._http = httpx.AsyncClient(
-            base_url=self.url, timeout=timeout, verify=verify, limits=httpx.Limits(max_connections=8)
-        )
+            base_url=self.url, timeout=timeout, verify=verify, limits=httpx.Limits(max_connections=8),
+            transport=carrier,
+        )  # fmt: skip
 
     async def __aenter__(self) -> Transport:
         return self

@@ -106,14 +106,14 @@ class Syft:
     """
 
     def __init__(self, envelopes: Envelopes, keys: Mapping[str, bytes], aggregator: str) -> None:
-        self._envelopes = envelopes
+        self.envelopes = envelopes
         self._keys = keys
         self._aggregator = aggregator
         self._inner = AES_GCM
 
     def seal(self, way: Way, agreed: bytes, piece: bytes) -> bytes:
         content = header(way, SHARE) + self._inner.seal(way, agreed, piece)
-        return self._envelopes.seal(way.recipient, content)
+        return self.envelopes.seal(way.recipient, content)
 
     def open(self, way: Way, agreed: bytes, sealed: bytes) -> bytes:
         return self._inner.open(way, agreed, bytes(self._unpack(way, SHARE, sealed, "seal")))
@@ -125,7 +125,7 @@ class Syft:
         head, main, auxiliary = wire.encode_vector(vector)
         way = self._to_aggregator(vector.head.member, vector.head.round_id)
         content = b"".join((header(way, MASKED), main, auxiliary))
-        return [head, self._envelopes.seal(self._aggregator, content)]
+        return [head, self.envelopes.seal(self._aggregator, content)]
 
     def decode_vector(self, body: Body, d: int, a: int) -> MaskedVector:
         head, envelope = wire.split_vector(body)
@@ -150,7 +150,7 @@ class Syft:
     def _unpack(self, way: Way, kind: bytes, envelope: bytes, what: str) -> memoryview:
         """What follows the header, once the header is the expected one."""
         try:
-            content = self._envelopes.open(way.sender, envelope)
+            content = self.envelopes.open(way.sender, envelope)
             _compare(header(way, kind), content, way)
         except PeerError as error:
             raise broken(way.sender, what, error.reason) from error

@@ -1,0 +1,68 @@
+"""One process of a federation over a Drive in a folder:  syft_processes.py DRIVE VERB FOLDER …
+
+VERB is serve, join, or die: a member that is killed when it has dealt its shares and owes its masked vector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+import drive
+from choral.client import syft as client
+from choral.client.journal import Journal
+from choral.client.log import largest_answer
+from choral.client.participant import Member
+from choral.client.transport import Transport
+from choral.federation.enrolment import Participant
+from choral.learning import Softmax
+from choral.primitives import entropy
+from choral.protocol.access import Access
+from choral.service import syft as service
+from choral.service.settings import Settings
+from house import CLASSES, FEATURES, QUICK, examples
+
+
+async def serve(root: Path, folder: Path) -> None:
+    me = Participant.load(folder)
+    settings = Settings(host="127.0.0.1", port=0, state=folder / "state", **(QUICK | {"join_seconds": 30.0}))
+    connection = drive.connection(root, "aggregator@example.org")
+    await service.serve(me, settings, connection=connection, started=lambda where: print(where, flush=True))
+
+
+async def join(root: Path, folder: Path, *, die: bool = False) -> None:
+    me = Participant.load(folder)
+    carrier = client.carrier(folder, connection=drive.connection(root, f"{me.name}@example.org"))
+
+    def report(event: str, **details: object) -> None:
+        print(me.name, event, details.get("got", details.get("version", "")), flush=True)
+        if die and details.get("got") == "inbox":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with contextlib.closing(Journal(folder / "state")) as journal:
+        async with Transport(
+            me.federation.aggregator.url, me.identity, Access(me.name, secrets.token_hex(8)), patience=30.0,
+            jitter=lambda: 0.5, largest=largest_answer(me.task), carrier=carrier,
+        ) as transport:  # fmt: skip
+            member = Member(
+                me, Softmax(FEATURES, CLASSES, epochs=1, batch=8), examples(int(me.name[1:])), transport,
+                journal, random=entropy.system, report=report,
+            )  # fmt: skip
+            record = await member.run()
+    print(me.name, "done", record.version, record.digest.hex(), flush=True)
+
+
+async def main(root: Path, verb: str, folders: list[Path]) -> None:
+    if verb == "serve":
+        await serve(root, folders[0])
+    else:
+        await asyncio.gather(*(join(root, folder, die=verb == "die") for folder in folders))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], [Path(name) for name in sys.argv[3:]]))
