@@ -1,6 +1,6 @@
 """Which ASGI server? Uploads of 40 MB and 200 waiting members, each server in turn on the same Quart app.
 
-    python bench/asgi.py            needs uvicorn, hypercorn and granian installed (measures those that are)
+python bench/asgi.py            needs uvicorn, hypercorn and granian installed (measures those that are)
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import time
 
 import httpx
 import psutil
-from figures import Figure, table
 from quart import Quart, Response, request
+
+from figures import Figure, table
 
 UPLOAD = 40_000_000
 WAITING = 200
@@ -24,7 +25,7 @@ TIMES = 5
 
 app = Quart(__name__)
 app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
-_release = asyncio.Event()
+_gate = {"open": asyncio.Event()}
 
 
 @app.put("/upload")
@@ -38,15 +39,14 @@ async def upload() -> Response:
 
 @app.get("/wait")
 async def wait() -> Response:
-    await _release.wait()
+    await _gate["open"].wait()
     return Response("go")
 
 
 @app.post("/release")
 async def release() -> Response:
-    global _release
-    _release.set()
-    _release = asyncio.Event()
+    _gate["open"].set()
+    _gate["open"] = asyncio.Event()
     return Response("")
 
 
@@ -78,7 +78,9 @@ async def measure(port: int, process: psutil.Process) -> dict[str, float]:
     headers = {"Content-Length": str(sent)}
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits) as http:
         cpu, began = sum(process.cpu_times()[:2]), time.perf_counter()
-        answers = await asyncio.gather(*(http.put("/upload", content=pieces(), headers=headers) for _ in range(4)))
+        answers = await asyncio.gather(
+            *(http.put("/upload", content=pieces(), headers=headers) for _ in range(4))
+        )
         uploads = time.perf_counter() - began
         assert all(answer.text == str(sent) for answer in answers)
         upload_cpu = sum(process.cpu_times()[:2]) - cpu

@@ -8,10 +8,10 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from figures import Figure, ratio, repeated, timed
 
 from choral.primitives.fixed_point import RingPlan, decode, encode
 from choral.primitives.keystream import BLOCK_BYTES, Stream, add_keystreams
+from figures import Figure, ratio, repeated, timed
 
 MEMBERS = 10
 

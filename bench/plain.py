@@ -1,5 +1,8 @@
 """The peer of a secure round: the same service, client, store and model, but updates summed in the clear.
 
+A cohort is formed (everybody joins, and learns when it is closed), updates go up, everybody gets the
+outcome: what is left of a round when masks, shares, signatures and the reveal are taken out.
+
     plain.py serve FOLDER …         plain.py join FOLDER --data FILE …
 
 This switch lives here only. Product code has no way to turn secure aggregation off.
@@ -36,20 +39,34 @@ def create_app(aggregator: Any, rounds: Any, store: Any, **more: Any) -> Quart:
 
     def begin() -> None:
         state.update(
-            main=np.zeros(d, np.uint32), auxiliary=np.zeros(a, np.uint64), members=[],
-            done=asyncio.get_running_loop().create_future(), lock=asyncio.Lock(),
+            main=np.zeros(d, np.uint32), auxiliary=np.zeros(a, np.uint64), members=[], joined=set(),
+            done=asyncio.get_running_loop().create_future(), lock=asyncio.Lock(), closed=asyncio.Event(),
         )  # fmt: skip
+
+    def who() -> Any:
+        return verify_access(
+            request.headers.get("Authorization"), request.method, request.path,
+            keys=pinned, now=time.time(), skew=300,
+        )  # fmt: skip
+
+    @app.post("/bench/join")
+    async def form_cohort() -> Response:
+        access = who()
+        with rounds.presence.connection(access.member, access.session):
+            if not state:
+                begin()
+            closed = state["closed"]
+            state["joined"].add(access.member)
+            if len(state["joined"]) == len(pinned):
+                closed.set()
+            await closed.wait()
+        return Response(b"")
 
     @app.put("/bench/plain")
     async def plain() -> Response:
-        access = verify_access(
-            request.headers.get("Authorization"), "PUT", "/bench/plain",
-            keys=pinned, now=time.time(), skew=300,
-        )  # fmt: skip
+        access = who()
         with rounds.presence.connection(access.member, access.session):
             body = await read_vector(4 + 4 * d + 8 * a, 60)
-            if not state:
-                begin()
             done = state["done"]
             async with state["lock"]:
                 await asyncio.to_thread(_add, state, body, d, a)
@@ -57,7 +74,9 @@ def create_app(aggregator: Any, rounds: Any, store: Any, **more: Any) -> Quart:
                 if len(state["members"]) == len(pinned):
                     total = Total(state["main"], state["auxiliary"], tuple(state["members"]), ())
                     round_id = os.urandom(32)
-                    row = RoundRow(round_id, 0, 0.0, "done", 0.0, {"bytes_in": len(body), "roster": [access.member]})
+                    row = RoundRow(
+                        round_id, 0, 0.0, "done", 0.0, {"bytes_in": len(body), "roster": [access.member]}
+                    )
                     base = rounds.training.head
                     record = await asyncio.to_thread(
                         rounds.training.apply, total, base, round_id, lambda record: row
@@ -71,12 +90,17 @@ def create_app(aggregator: Any, rounds: Any, store: Any, **more: Any) -> Quart:
     return app
 
 
+def _details(body: memoryview) -> dict[str, Any]:
+    return {"bytes_in": len(body), "roster": ["one"]}
+
+
 def _add(state: dict[str, Any], body: memoryview, d: int, a: int) -> None:
     state["main"] += np.frombuffer(body, "<u4", d, 4)
     state["auxiliary"] += np.frombuffer(body, "<u8", a, 4 + 4 * d)
 
 
 async def _contribute(self: Any, base: Record, update: Any) -> None:
+    await self._transport.send("POST", "/bench/join")
     pieces = [b"\0\0\0\0", update.vector.data.cast("B"), update.totals.encode().data.cast("B")]
     record = wire.decode(Record, await self._transport.send("PUT", "/bench/plain", pieces))
     await self.log.newer_than(record.version - 1)

@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from figures import SIZES, Figure, repeated, table
+
+from figures import SIZES, Figure, table
 from http_round import MEMBERS, secure_over_plain
 from masking import encode_decode_ns, mask_over_limit
 
@@ -50,7 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     sizes = SIZES[:2] if given.quick else SIZES
     times = 3 if given.quick else 5
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}")
+    print(f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}")
     medians: dict[str, dict[str, float]] = {
         key: {}
         for key in (
@@ -88,7 +89,9 @@ def main() -> None:
     for d in sizes:
         _progress(f"whole rounds over HTTP, d = {d:,}")
         # enough rounds in each turn that the start of the processes does not matter
-        ratios, secure, plain, up = secure_over_plain(d, 6 if d <= 1_000_000 else 3, times if d <= 1_000_000 else 2)
+        ratios, secure, plain, up = secure_over_plain(
+            d, 6 if d <= 1_000_000 else 3, times if d <= 1_000_000 else 2
+        )
         medians["secure_over_plain"][str(d)] = secure.median / plain.median
         medians["bytes_up_per_parameter"][str(d)] = up
         rows.append([f"{d:,}", f"{secure.median / plain.median:.2f}", ratios, secure, plain, f"{up:.3f}"])

@@ -78,7 +78,11 @@ def main(d: int, members: int, drops: int) -> None:
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert aggregator.total is not None
-    print(json.dumps({"cpu_s": cpu, "wall_s": wall, "peak_mib": max(0.0, peak - before), "vector_mib": 4 * d / 2**20}))
+    print(
+        json.dumps(
+            {"cpu_s": cpu, "wall_s": wall, "peak_mib": max(0.0, peak - before), "vector_mib": 4 * d / 2**20}
+        )
+    )
 
 
 if __name__ == "__main__":
