@@ -11,6 +11,7 @@ from typing import Any
 import click
 import structlog
 from rich.console import Console
+from rich.markup import escape
 
 from choral.errors import ChoralError
 
@@ -88,7 +89,14 @@ def show(event: str, **details: Any) -> None:
 def member_line(event: str, details: dict[str, Any]) -> str | None:
     """What a member's event means to a person; None for those that only a machine wants."""
     form = _EVENTS.get(event)
-    return form(details) if form else None
+    return form({key: _escaped(value) for key, value in details.items()}) if form else None
+
+
+def _escaped(value: Any) -> Any:
+    """Text as it is: what an aggregator or a member says is not markup."""
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return escape(value) if isinstance(value, str) else value
 
 
 def _version(d: dict[str, Any]) -> str:
