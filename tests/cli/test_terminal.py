@@ -11,7 +11,9 @@ from choral.cli.terminal import member_line, percent, size
 
 
 def test_what_others_say_is_shown_and_not_taken_for_markup() -> None:
-    line = member_line("aborted", {"reason": "[/red] [bold]x", "missing": ["[link=evil]m[/x]"], "spent": False})
+    line = member_line(
+        "aborted", {"reason": "[/red] [bold]x", "missing": ["[link=evil]m[/x]"], "spent": False}
+    )
     out = io.StringIO()
     Console(file=out, width=200).print(line)
     assert "[/red] [bold]x" in out.getvalue()

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+
 from test_by_hand import choral, ok
 
 pytestmark = pytest.mark.e2e
