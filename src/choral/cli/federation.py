@@ -303,6 +303,9 @@ def serve(folder: Path, witness: Path | None, via: str, **given: Any) -> None:
 @click.option("--state", type=FOLDER, help="Where the journal lives.  [default: FOLDER/state]")
 @click.option("--url", help="Address of the aggregator, if another than in federation.toml.")
 @click.option("--seed", type=click.IntRange(0), help="Of this member's training.  [default: from the task's]")
+@click.option(
+    "--stay", is_flag=True, help="At the end of the training, wait to be stopped instead of ending."
+)
 @click.option("--patience", type=float, help="Give up when the aggregator is away for so many seconds.")
 @click.option(
     "--witness", type=FOLDER, help="Also write every update here, in the clear (for demonstrations)."

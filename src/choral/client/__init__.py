@@ -39,6 +39,7 @@ def participate(
     url: str | None = None,
     seed: int | None = None,
     patience: float | None = None,
+    stay: bool = False,
     report: Report = lambda event, **details: None,
     witness: str | os.PathLike[str] | None = None,
     carrier: httpx.AsyncBaseTransport | None = None,
@@ -53,6 +54,7 @@ def participate(
         url: of the aggregator, if another than in the federation file.
         seed: for training.
         patience: seconds to go on while the aggregator cannot be reached; None is for ever.
+        stay: do not return at the end, but wait to be stopped: for Deployments, which restart what ends.
         report: called as `report(event, **details)` with what happens.
         witness: folder to write updates to in the clear, for demonstrations only.
         carrier: what requests travel by instead of HTTP, for example that of `client.syft.carrier`.
@@ -108,7 +110,10 @@ def participate(
                 threads=os.cpu_count() or 1,
             )
             try:
-                return await member.run()
+                record = await member.run()
+                if stay:
+                    await asyncio.Event().wait()
+                return record
             finally:
                 beating.cancel()
 
