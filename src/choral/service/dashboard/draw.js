@@ -27,11 +27,12 @@ export function size(count) {
 
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
+  if (value === 0) return "0";
   if (value < 1) return `${(1000 * value).toFixed(value < 0.01 ? 1 : 0)} ms`;
   return value < 90 ? `${value.toFixed(1)} s` : `${(value / 60).toFixed(1)} min`;
 }
 
-const W = 560, H = 220, L = 46, R = 10, T = 8, B = 24;
+const W = 560, H = 220, L = 56, R = 10, T = 14, B = 24;
 
 function ticks(low, high, count) {
   const raw = (high - low) / count || 1;

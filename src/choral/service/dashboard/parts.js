@@ -12,7 +12,7 @@ const STATIONS = [
 const SIGNS = { in: "✓", awaited: "…", gone: "✕", training: "•" };
 const SAY = { in: "has sent", awaited: "is awaited", gone: "is gone", training: "is training" };
 export const CELLS = {
-  i: ["●", "in the sum", "i"], l: ["◐", "there, but too late", "l"], "-": ["·", "absent", "a"],
+  i: ["●", "in the sum", "i"], l: ["◐", "there, but too late", "l"], "-": ["○", "absent", "a"],
   s: ["s", "dropped before its shares", "s"], m: ["m", "dropped before its masked update", "m"],
   a: ["▲", "in an aborted round", "b"], x: ["✕", "missing, round aborted", "x"],
 };
@@ -136,7 +136,7 @@ function svgSwatch(k) {
 // with few numbers a bar is mostly chance: fewer and wider ones
 function merged(counts) {
   const total = counts.reduce((a, b) => a + b, 0);
-  while (counts.length > 8 && total / counts.length < 80) counts = counts.filter((_, i) => i % 2 === 0).map((c, i) => c + counts[2 * i + 1]);
+  while (counts.length > 8 && total / counts.length < 40) counts = counts.filter((_, i) => i % 2 === 0).map((c, i) => c + counts[2 * i + 1]);
   return counts;
 }
 
