@@ -41,6 +41,7 @@ def several(strategy):
 FIELDS = {
     "member": names,
     "signature": signatures,
+    "staleness": st.integers(0, 2**64 - 1),
     "seals": several(st.binary(max_size=90)),
     "reason": st.text(min_size=1, max_size=500),
     "culprits": several(names),
@@ -65,6 +66,7 @@ def messages(kind):
 def example(kind):
     """A message of `kind`, always the same."""
     values = {"member": "anna", "reason": "why", "culprits": ("b",), "signature": bytes(64)}
+    values["staleness"] = 0
     values |= {"seals": (b"", b"sealed"), "self_shares": (bytes(32),), "key_shares": ()}
     values |= {"dealt": (Dealt("b", bytes(32), bytes(64)),), "entries": (Endorsement("b", bytes(64)),)}
     values["members"] = ("anna", "b")
@@ -357,6 +359,8 @@ def test_indefinite_lengths_are_refused(kind):
     entries = b"".join(sorted(item(k) + item(v) for k, v in content.items()))
     refused(kind, b"\xbf" + entries + b"\xff", "indefinite")
     for name, value in content.items():
+        if type(value) is int:
+            continue  # has no length
         major = {bytes: 2, str: 3, list: 4}[type(value)]
         chunks = b"".join(map(item, value)) if major == 4 else item(value)
         endless = Raw(bytes([major << 5 | 31]) + chunks + b"\xff")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from choral.client.journal import Journal
-from choral.client.learner import Examples, Learner, Update
+from choral.client.learner import Examples, Learner, Update, discounted
 from choral.client.log import ModelLog
 from choral.client.process import telling
 from choral.client.transport import Report, Transport
@@ -168,21 +168,25 @@ class Member:
             await self._rest(base)
             return
         while self._fresh(base):
+            anchor = self.head  # what the cohort stands on; the update may start from an older version
+            staleness = anchor.version - base.version
+            offered = discounted(update, staleness)
             machine = MemberRound(
                 phases.Member(
                     self._me.name,
                     self._me.identity,
                     self._me.federation.pinned,
                     self._me.parameters,
-                    base.context,
+                    anchor.context,
                     self._me.sealing,
+                    staleness,
                 ),
-                update.vector,
-                update.totals.encode(),
+                offered.vector,
+                offered.totals.encode(),
                 self._random,
                 threads=self._threads,
             )
-            round_ = _Round(self, machine, base, update)
+            round_ = _Round(self, machine, base, anchor, offered, update.digest)
             try:
                 record = await round_.run()
                 self._refusals = 0
@@ -239,13 +243,30 @@ class Member:
 
 
 class _Round:
-    """One round over the wire: each answer of the machine is the next request."""
+    """One round over the wire: each answer of the machine is the next request.
 
-    def __init__(self, member: Member, machine: MemberRound, base: Record, update: Update) -> None:
+    Args:
+        base: what the update starts from.
+        anchor: what the cohort stands on.
+        offered: the update, discounted if `base` is older.
+        digest: of the update as it was trained: once spent, it is spent at any discount.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        member: Member,
+        machine: MemberRound,
+        base: Record,
+        anchor: Record,
+        offered: Update,
+        digest: bytes,
+    ) -> None:
         self._member = member
         self._machine = machine
         self._base = base
-        self._update = update
+        self._anchor = anchor
+        self._offered = offered
+        self._digest = digest
         self.spent = False
 
     async def run(self) -> Record:
@@ -271,13 +292,13 @@ class _Round:
     def _outcome(self, record: Record) -> Record:
         """The record, if it can be what this round led to."""
         me = self._member._me
-        behind = record.version - self._base.version - 1
+        behind = record.version - 1 - self._anchor.version
         if (
             record.round_id != self._machine.round_id
             or record.survivors != self._machine.survivors
             or record.task != me.task.digest
-            or record.base != self._base.digest
-            or not 0 <= behind <= me.task.max_staleness
+            or record.base != self._anchor.digest
+            or not 0 <= behind <= me.task.max_staleness - self._machine.me.staleness
             or not signed_by(record, me.federation.aggregator_key)
         ):
             raise PeerError("the aggregator's outcome is not that of the round that this member signed")
@@ -295,9 +316,9 @@ class _Round:
 
     def _spend(self, round_id: bytes) -> None:
         member = self._member
-        member._journal.spend(round_id, self._base, self._update.digest)
+        member._journal.spend(round_id, self._base, self._digest)
         self.spent = True
         if member._witness:
             folder = member._witness / round_id.hex()[:16]
             folder.mkdir(parents=True, exist_ok=True)
-            np.save(folder / f"{member._me.name}.update.npy", self._update.vector)
+            np.save(folder / f"{member._me.name}.update.npy", self._offered.vector)

@@ -103,6 +103,7 @@ class Task(_Strict):
             auxiliary=Totals.WORDS,
             minimum=minimum,
             tolerated=tolerated,
+            staleness=self.max_staleness,
         )
 
     @cached_property

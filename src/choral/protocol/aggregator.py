@@ -189,6 +189,12 @@ class AggregatorRound:
                 f"{message.member} starts from another model or task than this cohort",
                 culprits=[message.member],
             )
+        if message.staleness > self.parameters.staleness:
+            raise PeerError(
+                f"{message.member} starts from a model that is {message.staleness} versions old, the task"
+                f" allows {self.parameters.staleness}",
+                culprits=[message.member],
+            )
         if len(self._received[Phase.ADVERTISE]) >= self.parameters.plan.n_max:
             raise OutOfPhase(f"the cohort is full with {self.parameters.plan.n_max} members")
         # what honest members would have to refuse must not reach a roster and cost them the round

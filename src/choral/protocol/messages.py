@@ -33,6 +33,7 @@ class Advertise:
     label: ClassVar = "choral/1 advertise"
     member: Name
     ctx: Bytes32
+    staleness: int  # versions between the record of ctx and the one that the update starts from
     seal_key: Bytes32
     mask_key: Bytes32
     nonce: Bytes32

@@ -18,6 +18,7 @@ class Parameters:
         auxiliary: length a of the auxiliary segment, uint64.
         minimum: n_min, the smallest cohort and the smallest survivor set this participant accepts.
         tolerated: c, how many members may collude with the aggregator; None is floor((n - 1) / 4).
+        staleness: how many versions older than the cohort's record a member's base may be.
 
     Raises:
         ParameterError: a frame in which no round could be safe.
@@ -28,6 +29,7 @@ class Parameters:
     auxiliary: int
     minimum: int = 3
     tolerated: int | None = None
+    staleness: int = 0
 
     def __post_init__(self) -> None:
         if self.dimension < 1 or self.auxiliary < 1:

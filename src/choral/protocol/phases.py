@@ -59,6 +59,7 @@ class Member:
     parameters: Parameters
     ctx: bytes
     sealing: Sealing = AES_GCM
+    staleness: int = 0  # versions between the record that ctx names and the one its update starts from
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def advertise(me: Member, random: RandomBytes) -> tuple[Advertise, Secrets]:
     message = Advertise(
         member=me.name,
         ctx=me.ctx,
+        staleness=me.staleness,
         seal_key=public_key(secrets.seal_key),
         mask_key=public_key(secrets.mask_key),
         nonce=random(32),
@@ -162,7 +164,13 @@ def accept_roster(me: Member, mine: Advertise, roster: Roster) -> Cohort:
             raise PeerError(
                 f"{entry.member} starts from another model or task than this member",
                 culprits=[entry.member],
-                hint="all members of a cohort share one base record (PFA22)",
+                hint="all members of a cohort stand on one model record (PFA22)",
+            )
+        if entry.staleness > me.parameters.staleness:
+            raise PeerError(
+                f"{entry.member} starts from a model that is {entry.staleness} versions old, this member's"
+                f" task allows {me.parameters.staleness}",
+                culprits=[entry.member],
             )
         if not signed_by(entry, me.pinned[entry.member]):
             raise PeerError(

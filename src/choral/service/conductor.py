@@ -217,7 +217,7 @@ class Conductor:
         got = len(machine.received(Phase.ADVERTISE))
         if got == 0:
             raise RoundAborted("every member that had joined went away")
-        if self.training.over or self.training.head.version - live.base.version > self._me.task.max_staleness:
+        if self.training.over or self.training.head.version > live.base.version:
             raise Superseded(f"version {self.training.head.version} came first")
         if self._clock() < self._not_before:
             return False
@@ -259,6 +259,7 @@ class Conductor:
                 lambda record: live.row(
                     "done", self._clock() - live.began, version=record.version, culprits=list(total.culprits)
                 ),
+                oldest=max(live.stale(total.survivors).values(), default=0),
             )
             live.machine.total = None  # the vectors are in the model now
             self._not_before = self._clock() + self.settings.pace_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +95,14 @@ class LiveRound:
             lost |= {name: phase.value for name in roster if name not in there}
         return lost
 
+    def stale(self, members: Iterable[str]) -> dict[str, int]:
+        """Of those members whose update starts from an older version than the cohort stands on: how much."""
+        wanted = set(members)
+        roster = self.machine.roster().members
+        return {
+            entry.member: entry.staleness for entry in roster if entry.staleness and entry.member in wanted
+        }
+
     def row(self, state: str, seconds: float | None = None, **details: Any) -> RoundRow:
         roster = self.machine.received(Phase.ADVERTISE)
         return RoundRow(
@@ -107,6 +116,7 @@ class LiveRound:
                 "survivors": self.machine.received(Phase.MASK),
                 "dropped": self.dropped(),
                 "late": self.late,
+                "stale": self.stale(roster),
                 "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
                 "bytes_in": self.bytes_in,
                 "bytes_out": self.bytes_out,

@@ -130,7 +130,11 @@ class Rounds:
                 )
 
     async def _cohort_for(self, message: Advertise) -> LiveRound:
-        """The open cohort for a member's base; waits for a running round that it would collide with."""
+        """The open cohort on a member's record; waits for a running round that it would collide with.
+
+        A cohort is opened on the newest version only. Its members may have started from older ones, up to
+        `max_staleness`: they say so, and have discounted their updates.
+        """
         until = self._clock() + self.settings.wait_seconds
         while True:
             if self.draining:
@@ -145,10 +149,10 @@ class Rounds:
             newest = self.training.head
             if self.training.over:
                 raise Superseded(f"the training is over at version {newest.version}")
-            if newest.version - base.version > self._me.task.max_staleness:
+            if newest.version > base.version:
                 raise Superseded(
-                    f"the update starts from version {base.version}, the newest is {newest.version}",
-                    hint="train again from the newest model",
+                    f"the cohort on version {base.version} is over, the newest is {newest.version}",
+                    hint="join on the newest version, with an update that is not too old for it",
                 )
             if message.ctx in self.conductor.forming:
                 return self.conductor.forming[message.ctx]

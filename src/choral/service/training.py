@@ -89,8 +89,19 @@ class Training:
         record = records.first(self._me.identity, self._task.digest, model_file.digest(data), state)
         self._store.append(record, {record.parameters: data, state: b""})
 
-    def apply(self, total: Total, base: Record, round_id: bytes, row: Callable[[Record], RoundRow]) -> Record:
-        """The next record from the sum of a round whose members started from `base`.
+    def apply(
+        self,
+        total: Total,
+        base: Record,
+        round_id: bytes,
+        row: Callable[[Record], RoundRow],
+        *,
+        oldest: int = 0,
+    ) -> Record:
+        """The next record from the sum of a round on `base`; `oldest` is the largest staleness in it.
+
+        Members discount what they started from older versions than `base`. What passed since then, if
+        cohorts run side by side, is discounted here, for the whole sum.
 
         Model, record and the end of the round (`row`) are stored in one transaction; the same round
         a second time gives the record that it gave before.
@@ -103,9 +114,9 @@ class Training:
             if known is not None:
                 return known
             staleness = self.head.version - base.version
-            if staleness > self._task.max_staleness or self.over:
+            if staleness + oldest > self._task.max_staleness or self.over:
                 raise RoundAborted(
-                    f"its members started from version {base.version}, but version"
+                    f"its members started from version {base.version - oldest}, but version"
                     f" {self.head.version} came first"
                 )
             totals = Totals.decode(total.auxiliary)
