@@ -105,7 +105,7 @@ VIA = click.option(
     default=0,
     show_default=True,
     type=click.IntRange(0),
-    help="How many versions old the base of a cohort may be when its sum comes in.",
+    help="How many versions older a member's base may be than the newest: docs/threats.md.",
 )
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first model and of training."

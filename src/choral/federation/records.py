@@ -32,7 +32,7 @@ class Record:
         parameters: SHA-256 of the model's safetensors.
         rule_state: digest of the rule's state after this version.
         previous: digest of the record before; zeros for version 0.
-        base: digest of the record that the survivors' updates started from; zeros for version 0.
+        base: digest of the record that the round's cohort stood on (§4); zeros for version 0.
         round_id: the round whose sum is in this version; zeros for version 0.
         survivors: U3 of that round, in roster order.
         totals: the summed auxiliary segment, as words.
