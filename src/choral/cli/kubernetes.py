@@ -10,11 +10,11 @@ import click
 
 from choral.errors import ParameterError
 from choral.federation import certificates
-from choral.federation.enrolment import AGGREGATOR, Participant
+from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Participant
 from choral.federation.provision import INITIAL
 
 _LARGEST = 1 << 20  # bytes in one Secret, by Kubernetes
-_PARTICIPANT = ("identity.pem", "federation.toml", "task.toml", certificates.CA, INITIAL)
+_PARTICIPANT = ("identity.pem", SYFT_KEYS, "federation.toml", "task.toml", certificates.CA, INITIAL)
 
 
 @click.group()
