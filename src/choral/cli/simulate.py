@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from choral.cli.data import examples_of
+from choral.cli.speed import race
 from choral.cli.terminal import console, errors, percent, size
 from choral.cli.trainers import parse_options, trainer_for
 from choral.errors import ParameterError
@@ -67,6 +68,17 @@ FEW = 10  # examples a member: below it, a person should know
     show_default=True,
     help="How many members of a cohort may collude with the aggregator.",
 )
+@click.option(
+    "--speed",
+    metavar="lognormal:SIGMA",
+    help="Members differ in speed: compare synchronous, deadline and stale-tolerant training instead.",
+)
+@click.option(
+    "--max-staleness", default=10, show_default=True, type=click.IntRange(1, 100), help="With --speed."
+)
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="With --speed: curves as .png, .svg."
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object; the rest to standard error.")
 def simulate(rounds: int, as_json: bool, **given: Any) -> None:
     """Train a federation in memory, with the protocol that real ones run.
@@ -81,6 +93,20 @@ def simulate(rounds: int, as_json: bool, **given: Any) -> None:
     classes = max(10, int(test.y.max()) + 1)
     _, trainer = trainer_for(given["model"], test.X.shape[1], classes, parse_options(given["options"]))
     members = len(population.sizes)
+    if given["speed"]:
+        race(
+            trainer,
+            population,
+            test,
+            speed=given["speed"],
+            cohort=given["cohort"] or min(max(10, members // 10), 100, members),
+            rounds=rounds,
+            staleness=given["max_staleness"],
+            seed=given["seed"],
+            plot=given["plot"],
+            as_json=as_json,
+        )
+        return
     simulation = Simulation(
         trainer,
         population,
