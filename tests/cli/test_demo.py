@@ -45,6 +45,16 @@ def test_the_same_seed_gives_the_same_model() -> None:
     assert all(len(names) == 3 for names in first["survivors"])
 
 
+def test_the_model_does_not_depend_on_the_sealing() -> None:
+    pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')
+    few = ("--no-kill", "--rounds", "3", "--members", "3", "--seed", "7")
+    plain, sealed = demo(*few), demo(*few, "--sealing", "syft")
+    assert sealed["sealing"] == "syft"
+    assert sealed["sum_exact"] is True
+    assert sealed["model_digest"] == plain["model_digest"]
+    assert sealed["bytes_up_per_member"] > plain["bytes_up_per_member"] + 3 * 4187
+
+
 def test_another_seed_model_split_and_data_give_another_model(tmp_path) -> None:
     few = ("--no-kill", "--rounds", "2", "--members", "3", "--model", "mlp")
     iid = demo(*few, "--split", "iid", "--out", str(tmp_path / "out"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from choral.cli import cli
 from choral.errors import IdentityError, ParameterError
 from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Federation, Participant
 from choral.federation.task import Task, read_toml
@@ -99,3 +101,13 @@ def test_bundles_that_were_taken_out_are_missed(fed):
 def test_bundles_that_cannot_be_are_refused(fed, change, reason):
     with pytest.raises(ValueError, match=reason):
         rewrite(fed / "m1", lambda values: change(values["bundles"]))
+
+
+def test_init_warns_where_envelopes_get_many(tmp_path):
+    given = ["--features", "4", "--weight-cap", "10", "--sealing", "syft"]
+    few = CliRunner().invoke(cli, ["init", str(tmp_path / "few"), "--members", "3", *given])
+    many = CliRunner().invoke(cli, ["init", str(tmp_path / "many"), "--members", "60", *given])
+    assert few.exit_code == many.exit_code == 0
+    assert "sealed by Syft Crypto" in few.output
+    assert "sensible for up to about 50" not in few.output.replace("\n", " ")
+    assert "15 MB" in many.output

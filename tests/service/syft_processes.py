@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 
 import drive
+from choral.client import participate
 from choral.client import syft as client
 from choral.client.journal import Journal
 from choral.client.log import largest_answer
 from choral.client.participant import Member
 from choral.client.transport import Transport
+from choral.data import save_shard
 from choral.federation.enrolment import Participant
 from choral.learning import Softmax
 from choral.primitives import entropy
@@ -35,14 +37,12 @@ async def serve(root: Path, folder: Path) -> None:
     await service.serve(me, settings, connection=connection, started=lambda where: print(where, flush=True))
 
 
-async def join(root: Path, folder: Path, *, die: bool = False) -> None:
+async def join(root: Path, folder: Path) -> None:
     me = Participant.load(folder)
     carrier = client.carrier(folder, connection=drive.connection(root, f"{me.name}@example.org"))
 
     def report(event: str, **details: object) -> None:
         print(me.name, event, details.get("got", details.get("version", "")), flush=True)
-        if die and details.get("got") == "inbox":
-            os.kill(os.getpid(), signal.SIGKILL)
 
     with contextlib.closing(Journal(folder / "state")) as journal:
         async with Transport(
@@ -57,12 +57,29 @@ async def join(root: Path, folder: Path, *, die: bool = False) -> None:
     print(me.name, "done", record.version, record.digest.hex(), flush=True)
 
 
+def die(root: Path, folder: Path) -> None:
+    """As a person would take part, until it is killed."""
+
+    def report(event: str, **details: object) -> None:
+        print(event, details.get("got", ""), flush=True)
+        if details.get("got") == "inbox":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    found = examples(4)
+    shard = save_shard(folder / "shard.npy", found.X, found.y)
+    carrier = client.carrier(folder, connection=drive.connection(root, f"{folder.name}@example.org"))
+    participate(folder, shard, report=report, carrier=carrier)
+
+
 async def main(root: Path, verb: str, folders: list[Path]) -> None:
     if verb == "serve":
         await serve(root, folders[0])
     else:
-        await asyncio.gather(*(join(root, folder, die=verb == "die") for folder in folders))
+        await asyncio.gather(*(join(root, folder) for folder in folders))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], [Path(name) for name in sys.argv[3:]]))
+    if sys.argv[2] == "die":
+        die(Path(sys.argv[1]), Path(sys.argv[3]))
+    else:
+        asyncio.run(main(Path(sys.argv[1]), sys.argv[2], [Path(name) for name in sys.argv[3:]]))

@@ -9,7 +9,11 @@ import pytest
 
 from choral.errors import ChoralError, PeerError
 from choral.learning import model_file
+from choral.primitives.envelope import OVERHEAD_BYTES
 from choral.protocol import wire
+from choral.protocol.messages import Dealt, Inbox, Shares
+from choral.protocol.sealing import HEADER_BYTES
+from choral.service.app import largest_message
 from house import House, house, until
 
 pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')
@@ -100,3 +104,12 @@ async def test_the_model_moves_by_the_mean_of_the_updates(home):
     model = model_file.decode(home.training.blob(home.head.parameters))
     assert home.head.version == 1
     np.testing.assert_allclose(model["bias"], 0.025, atol=1e-6)
+
+
+def test_messages_of_the_largest_cohort_fit_what_is_taken():
+    round_id, seal = bytes(32), bytes(OVERHEAD_BYTES + HEADER_BYTES + 80)
+    shares = Shares("m" * 64, round_id, bytes(32), (seal,) * 256, bytes(64))
+    dealt = (Dealt("m" * 64, bytes(32), bytes(64)),) * 256
+    assert len(wire.encode(shares)) < largest_message(256)
+    assert len(wire.encode(Inbox(round_id, dealt, (seal,) * 256))) < largest_message(256)
+    assert largest_message(3) == 1 << 20

@@ -39,6 +39,7 @@ from choral.service.syft import serve as serve_by_files
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+MOST_ENVELOPES = 50  # members: bench/sealing.py
 VIA = click.option(
     "--via",
     type=click.Choice(["http", "pysyft"]),
@@ -153,6 +154,14 @@ def init(folder: Path, members: int | None, names: str | None, **given: Any) -> 
         console.print("  [yellow]warning:[/] that is coarse; a smaller --clip or cohort makes it finer")
     if federation.warning:
         console.print(f"  [yellow]warning:[/] {federation.warning}")
+    if task.sealing == "syft":
+        console.print("  sealed by Syft Crypto: the Syft bundles of all are pinned in federation.toml")
+        if largest > MOST_ENVELOPES:
+            megabytes = largest * (largest - 1) * 4371 / 1e6
+            console.print(
+                f"  [yellow]warning:[/] {largest} members exchange {megabytes:.0f} MB of envelopes a round;"
+                f" syft is sensible for up to about {MOST_ENVELOPES}"
+            )
     if tls:
         console.print(
             f"  TLS for {', '.join(certificates.names_of(tls.server.certificate))}"

@@ -15,10 +15,12 @@ from typing import Any
 
 import httpx
 
+from choral.client.log import largest_answer
 from choral.errors import ChoralError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.folders import (
     ANSWER,
+    OVERHEAD,
     REQUEST,
     Account,
     Answer,
@@ -58,14 +60,14 @@ class FolderCarrier(httpx.AsyncBaseTransport):
         account: Account,
         folders: Folders,
         *,
-        largest: int = 1 << 34,
+        largest: int | None = None,
         random: RandomBytes = os.urandom,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._account = account
         self._folders = folders
         self._envelopes = envelopes_of(me)
-        self._largest = largest
+        self._largest = (largest or largest_answer(me.task)) + OVERHEAD
         self._random = random
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._places: tuple[str, str] | None = None

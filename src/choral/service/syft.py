@@ -187,7 +187,7 @@ class Desk:
         for name, file in files.items():
             if name.endswith(REQUEST) and name not in place.open and self._busy(place) < _OPEN_REQUESTS:
                 entry = place.open[name] = _Open()
-                entry.task = asyncio.create_task(self._serve(member, place, entry, file))
+                entry.task = asyncio.create_task(self._serve(member, place, name, file))
 
     @staticmethod
     def _busy(place: _Place) -> int:
@@ -196,14 +196,15 @@ class Desk:
     async def _tidy(self, place: _Place, files: dict[str, File]) -> None:
         """What its member has taken away is over: stop working on it, remove the answer."""
         for name in [name for name in place.open if name not in files]:
-            entry = place.open.pop(name)
+            entry = place.open.pop(name, _Open())
             entry.gone.set()
             if entry.task:
                 await asyncio.wait([entry.task])
             if entry.answer:
                 await self._folders.delete(entry.answer)
 
-    async def _serve(self, member: str, place: _Place, entry: _Open, file: File) -> None:
+    async def _serve(self, member: str, place: _Place, name: str, file: File) -> None:
+        entry = place.open[name]
         try:
             letter = await self._read(member, file)
             answer = await self._ask(letter, entry.gone)
@@ -215,6 +216,8 @@ class Desk:
             log.warning("a file that is no request", member=member, reason=error.reason)
         except Exception as error:
             log.warning("a request could not be answered", member=member, reason=f"{error!s:.200}")
+            if not entry.gone.is_set():  # and is taken up again at the next look
+                place.open.pop(name, None)
 
     async def _read(self, member: str, file: File) -> Request:
         """The request in a file.
