@@ -66,7 +66,9 @@ class Log:
         if isinstance(version, str):
             version = None
         if version is not None and not 0 <= version <= newest:
-            raise ParameterError(f"there is no version {version}, the newest is {newest}")
+            raise ParameterError(
+                f"there is no version {version}, the newest is {newest}", hint="`choral log` lists them"
+            )
         return self.records[newest if version is None else version]
 
     def model(self, record: Record) -> bytes:
@@ -101,14 +103,28 @@ def fetch(me: Participant, *paths: str, patience: float = 5.0) -> list[bytes]:
 
 def status_of(where: str, authority: Path | None = None) -> dict[str, Any]:
     """An aggregator's status, by its address (from the same machine) or by a participant's folder."""
+    return told_by(where, "/v1/status", authority)
+
+
+def snapshot_of(where: str, authority: Path | None = None) -> dict[str, Any]:
+    """What the dashboard shows, asked for as `status_of` does."""
+    return told_by(where, "/v1/snapshot", authority)
+
+
+def told_by(where: str, path: str, authority: Path | None = None) -> dict[str, Any]:
+    """An answer in JSON, by an aggregator's address (from the same machine) or by a participant's folder.
+
+    Raises:
+        ChoralError: nobody answers there, or somebody else.
+    """
     found: dict[str, Any]
     if "://" not in where:
-        (data,) = fetch(Participant.load(Path(where)), "/v1/status")
+        (data,) = fetch(Participant.load(Path(where)), path)
         found = json.loads(data)
         return found
     try:
         verify = certificates.trust(authority) if authority else True
-        answer = httpx.get(f"{where.rstrip('/')}/v1/status", timeout=5, verify=verify)
+        answer = httpx.get(f"{where.rstrip('/')}{path}", timeout=5, verify=verify)
         answer.raise_for_status()
         found = answer.json()
     except (httpx.HTTPError, ValueError) as error:
