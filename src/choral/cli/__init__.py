@@ -7,7 +7,21 @@ import sys
 import click
 
 from choral import __version__
-from choral.cli import compare, data, demo, federation, kubernetes, models, ping, simulate, tls
+from choral.cli import (
+    compare,
+    data,
+    demo,
+    doctor,
+    federation,
+    kubernetes,
+    models,
+    ping,
+    plot,
+    provisioning,
+    simulate,
+    tls,
+    watch,
+)
 from choral.cli.terminal import complain
 from choral.errors import ChoralError
 
@@ -21,7 +35,21 @@ def cli() -> None:
     """Federated learning in which the aggregator learns only the sum of its members' updates."""
 
 
-for _module in (demo, federation, models, data, simulate, compare, tls, ping, kubernetes):
+for _module in (
+    demo,
+    provisioning,
+    federation,
+    watch,
+    plot,
+    doctor,
+    models,
+    data,
+    simulate,
+    compare,
+    tls,
+    ping,
+    kubernetes,
+):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 
