@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from choral.cli import cli
-from choral.errors import ParameterError
+from choral.errors import IdentityError, ParameterError
 from choral.federation import folders
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.folders import FILE, Account
@@ -26,9 +26,10 @@ def m1(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _ask_again():
-    folders.pysyft.cache_clear()
+    known = folders.pysyft
+    known.cache_clear()
     yield
-    folders.pysyft.cache_clear()
+    known.cache_clear()
 
 
 def account(me, text: str) -> Account:
@@ -82,6 +83,17 @@ def test_pysyft_that_is_missing_or_another_is_named(m1, monkeypatch):
     assert told.value.hint == 'pip install "choral[pysyft]"'
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.11.0")
     with pytest.raises(ParameterError, match=r"found PySyft 0\.11\.0, expected 0\.10\.0"):
+        folders.connect(m1, found)
+
+
+def test_a_token_that_everybody_can_read_is_refused(m1, monkeypatch):
+    found = account(m1, GOOD)
+    monkeypatch.setattr(folders, "pysyft", lambda: None)
+    with pytest.raises(ParameterError, match=r"token\.json: not found"):
+        folders.connect(m1, found)
+    (m1.folder / "token.json").write_text("{}")
+    (m1.folder / "token.json").chmod(0o644)
+    with pytest.raises(IdentityError, match="every user of this machine"):
         folders.connect(m1, found)
 
 

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.task import checked, read_toml
+from choral.primitives import key_file
 from choral.primitives.envelope import OVERHEAD_BYTES, Envelopes
 from choral.protocol.messages import Bytes32, Length
 from choral.protocol.sealing import Syft
@@ -114,6 +115,7 @@ def connect(me: Participant, account: Account) -> Any:
 
     Raises:
         ParameterError: PySyft is not installed, or in another version, or there is no token.
+        IdentityError: every user of this machine can read the token.
     """
     transport = pysyft()
     token = me.folder / account.token
@@ -121,6 +123,7 @@ def connect(me: Participant, account: Account) -> Any:
         raise ParameterError(
             f"{token}: not found", hint="syft.credentials_to_token makes it; docs/pysyft.md goes step by step"
         )
+    key_file.read(token)  # refuses one that every user of the machine can read
     return transport.GDriveConnection.from_token_path(account.email, token)
 
 
