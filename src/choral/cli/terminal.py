@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import click
 import structlog
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from choral.errors import ChoralError
+
+T = TypeVar("T")
+_SLOW = 1.0  # seconds after which a person wants to see that something happens
 
 # in a pipe or a file there is no edge to wrap at
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -60,6 +74,44 @@ def set_up_logs(form: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A sign of life on a terminal, with the time that went by, once something takes over a second."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    progress = Progress(*columns, console=errors, transient=True)
+    progress.add_task(what, total=None)
+    timer = threading.Timer(_SLOW, progress.start)
+    timer.daemon = True
+    if errors.is_terminal:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if timer.ident:
+            timer.join()
+        progress.stop()
+
+
+def steps(things: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """`things`, one after the other, with a bar and an estimate on a terminal once it takes over a second."""
+    told = TextColumn("{task.description}", markup=False)
+    columns = (told, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=errors, transient=True)
+    bar = progress.add_task(what, total=total)
+    began, shown = time.monotonic(), False
+    try:
+        for thing in things:
+            if not shown and errors.is_terminal and time.monotonic() - began > _SLOW:
+                progress.start()
+                shown = True
+            yield thing
+            progress.advance(bar)
+    finally:
+        if shown:
+            progress.stop()
 
 
 def version(text: str) -> int | str:

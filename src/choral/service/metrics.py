@@ -26,7 +26,7 @@ from choral.errors import ChoralError, RoundAborted, ShuttingDown, Superseded
 if TYPE_CHECKING:
     from choral.service.rounds import Rounds
 
-disable_created_metrics()  # a series beside every counter, of no use to anybody here
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside every counter
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_1_0_0
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _RATES = (1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9)

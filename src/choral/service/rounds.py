@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from choral import __version__
 from choral.errors import (
     OutOfPhase,
     PeerError,
@@ -313,6 +314,7 @@ class Rounds:
         metrics = head.metrics
         lives = (*self.conductor.forming.values(), *self.conductor.running.values())
         return {
+            "choral": __version__,
             "federation": self._me.federation.name,
             "task": self._me.task.digest.hex(),
             "version": head.version,

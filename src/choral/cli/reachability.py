@@ -1,0 +1,228 @@
+"""What `choral doctor` asks over the network: the way there, clock, certificate, task, log and model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from choral import __version__
+from choral.client.log import largest_answer
+from choral.client.transport import Transport
+from choral.errors import AggregatorUnavailable, ChoralError
+from choral.federation import certificates
+from choral.federation.enrolment import AGGREGATOR, Participant
+from choral.federation.records import Record, Records, verify
+from choral.federation.task import Task
+from choral.learning import model_file
+from choral.protocol import wire
+from choral.protocol.access import Access
+
+CLOCK_WARN, CLOCK_FAIL = 5.0, 300.0  # seconds; the second is the aggregator's default
+_PRECISION = 2.5  # a Date header holds full seconds, and may be a second old
+_TELL = "tell whoever runs the aggregator"
+CERTIFICATE_WARN = 14  # days
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, what was found, what to do."""
+
+    what: str
+    how: Literal["ok", "warn", "fail"]
+    found: str
+    do: str | None = None
+
+
+Findings = Iterator[Finding]
+
+
+def reach(me: Participant, url: str) -> Findings:
+    address = urlsplit(url)
+    verified: ssl.SSLContext | bool = True
+    if address.scheme == "https":
+        try:
+            verified = certificates.trust(me.authority) if me.authority else True
+        except ChoralError as error:
+            yield Finding("certificate", "fail", error.reason, error.hint or _TELL)
+            return
+        yield from _certificate(address.hostname or "", address.port or 443, me)
+    elif me.name != AGGREGATOR and address.hostname not in ("localhost", "127.0.0.1", "::1"):
+        yield Finding(
+            "certificate",
+            "warn",
+            f"{url} is not encrypted",
+            "updates are masked all the same; models, names and metrics can be read on the way",
+        )
+    asked = time.time()
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/livez", timeout=10, verify=verified)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        wrong = certificates.explain(error, url, own_authority=me.authority is not None)
+        if wrong:
+            yield Finding("reachability", "fail", wrong.reason, wrong.hint or _TELL)
+        else:
+            yield Finding(
+                "reachability",
+                "fail",
+                f"{url}: {error or type(error).__name__}",
+                "is the aggregator running, is this its address, does a firewall let it through?",
+            )
+        return
+    took = time.time() - asked
+    try:
+        alive = answer.json().get("status") == "alive"
+    except (ValueError, AttributeError):
+        alive = False
+    if not alive:
+        yield Finding(
+            "reachability",
+            "fail",
+            f"something else answers at {url} (HTTP {answer.status_code})",
+            "is this the aggregator's address, and does a proxy pass requests on?",
+        )
+        return
+    yield Finding("reachability", "ok", f"{url} answers in {1000 * took:.0f} ms")
+    yield from _clock(answer.headers.get("date"), asked + took / 2)
+    try:
+        ready = httpx.get(f"{url.rstrip('/')}/readyz", timeout=10, verify=verified)
+        wrong_there = "" if ready.status_code == 200 else ready.text[:200].strip()
+    except httpx.HTTPError as error:
+        wrong_there = str(error)
+    if wrong_there:
+        yield Finding(
+            "readiness",
+            "warn",
+            f"the aggregator is not ready: {wrong_there}",
+            "whoever runs it should look at it",
+        )
+
+
+def _clock(date: str | None, here: float) -> Findings:
+    try:
+        there = parsedate_to_datetime(date or "").timestamp() + 0.5  # it is cut off at full seconds
+    except (TypeError, ValueError):
+        yield Finding(
+            "clock", "warn", "the aggregator did not say what time it is there", "compare it by hand"
+        )
+        return
+    off = here - there
+    if abs(off) < _PRECISION:
+        yield Finding("clock", "ok", "the same as the aggregator's, as far as can be told")
+        return
+    say = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the aggregator's"
+    if abs(off) > CLOCK_FAIL:
+        yield Finding(
+            "clock", "fail", say, "set this machine's clock (a time service): signed requests are refused"
+        )
+    elif abs(off) > CLOCK_WARN:
+        yield Finding("clock", "warn", say, "run a time service on both machines")
+    else:
+        yield Finding("clock", "ok", say)
+
+
+def _certificate(host: str, port: int, me: Participant) -> Findings:
+    context = certificates.trust(me.authority) if me.authority else ssl.create_default_context()
+    try:
+        with (
+            socket.create_connection((host, port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=host) as line,
+        ):
+            told = line.getpeercert() or {}
+    except ssl.SSLError as error:
+        wrong = certificates.explain(error, f"https://{host}:{port}", own_authority=me.authority is not None)
+        yield Finding(
+            "certificate",
+            "fail",
+            wrong.reason if wrong else str(error),
+            (wrong.hint if wrong else None) or _TELL,
+        )
+        return
+    except OSError:
+        return  # reachability says so
+    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(told["notAfter"])), UTC)
+    days = (ends - datetime.now(UTC)).days
+    trusted = "the federation's own authority" if me.authority else "an authority of this machine"
+    say = f"valid for {host}, by {trusted}, until {ends:%Y-%m-%d} ({days} days)"
+    if days < CERTIFICATE_WARN:
+        yield Finding("certificate", "warn", say, "whoever runs the aggregator: `choral tls renew`")
+    else:
+        yield Finding("certificate", "ok", say)
+
+
+def asked(me: Participant, url: str) -> Findings:
+    """With a signature: whether the aggregator knows this key, and has this task and a good log."""
+    try:
+        yield from asyncio.run(_ask(me, url))
+    except ChoralError as error:
+        what = "enrolment there" if error.slug == "identity" else "log and model"
+        yield Finding(what, "fail", error.reason, error.hint or _TELL)
+
+
+async def _ask(me: Participant, url: str) -> list[Finding]:
+    found = []
+    access = Access(me.name, secrets.token_hex(8))
+    async with Transport(
+        url, me.identity, access, patience=5.0, jitter=lambda: 0.5, largest=largest_answer(me.task),
+        authority=me.authority,
+    ) as transport:  # fmt: skip
+        task = await transport.get("/v1/task")
+        found.append(Finding("enrolment there", "ok", f"the aggregator knows the key of {me.name}"))
+        if task != me.task.encode():
+            theirs = Task.decode(task).digest.hex()[:12]
+            found.append(
+                Finding(
+                    "task there",
+                    "fail",
+                    f"the aggregator serves task {theirs}, this folder has {me.task.digest.hex()[:12]}",
+                    "wrong address, another federation's folder, or one side's task.toml was edited",
+                )
+            )
+            return found
+        theirs = str(json.loads(await transport.get("/v1/status")).get("choral", "an older one"))
+        if theirs == __version__:
+            found.append(Finding("version there", "ok", f"Choral {theirs}"))
+        else:
+            say = f"Choral {theirs}, here {__version__}"
+            found.append(Finding("version there", "warn", say, "run the same version everywhere"))
+        found.append(Finding("task there", "ok", f"the same task, {me.task.digest.hex()[:12]}"))
+        records: list[Record] = []
+        while True:
+            stretch = wire.decode(Records, await transport.get(f"/v1/records?after={len(records) - 1}"))
+            records += stretch.records
+            if not stretch.records or len(records) > stretch.newest:
+                break
+        head = verify(records, aggregator=me.federation.aggregator_key, task=me.task.digest)
+        if head is None:
+            raise AggregatorUnavailable("the aggregator's log is empty", hint="has it been started?")
+        data = await transport.get(f"/v1/models/{head.parameters.hex()}")
+        if model_file.digest(data) != head.parameters:
+            found.append(
+                Finding(
+                    "log and model",
+                    "fail",
+                    f"version {head.version} is not the model that its record names",
+                    "do not train on it; ask whoever runs the aggregator",
+                )
+            )
+            return found
+        model_file.decode(data, me.task.arrays)
+        found.append(
+            Finding(
+                "log and model",
+                "ok",
+                f"{len(records)} records verified, and the model of version {head.version}",
+            )
+        )
+    return found
