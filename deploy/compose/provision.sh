@@ -38,4 +38,6 @@ while [ "$i" -le "$MEMBERS" ]; do
 done
 cp -p fed/ca/* /provision/ca/
 cp shards/test_data.npy /provision/aggregator/
+# who may see the dashboard: whoever can read this file
+(umask 077; python -c 'import secrets; print(secrets.token_urlsafe(24))' >/provision/aggregator/choral_dashboard_token)
 lay fed/aggregator /provision/aggregator

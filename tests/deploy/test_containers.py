@@ -1,0 +1,400 @@
+"""docker compose and podman kube play, for real: training, killed and cut-off containers, a stranger.
+
+Takes some minutes and an engine, so it asks for both: CHORAL_CONTAINERS=1, and Docker with Compose v2.
+For `podman kube play` a podman of 4.4 or newer; PODMAN is the command if it is another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PODMAN = shlex.split(os.environ.get("PODMAN", "podman"))
+CUT = 60.0  # seconds without a network
+
+
+def answers(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def missing() -> str | None:
+    if not os.environ.get("CHORAL_CONTAINERS"):
+        return "CHORAL_CONTAINERS is not set: containers take minutes"
+    if not answers("docker", "info"):
+        return "no Docker engine answers"
+    if not answers("docker", "compose", "version"):
+        return "this Docker has no Compose v2"
+    return None
+
+
+REASON = missing()
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+
+
+class Compose:
+    """One copy of the repository, as after a fresh clone, and its own Compose project."""
+
+    def __init__(self, folder: Path, **environment: object) -> None:
+        self.folder = folder
+        self.name = f"choral-test-{uuid.uuid4().hex[:8]}"
+        self.environment = {
+            **os.environ, "COMPOSE_PROJECT_NAME": self.name, "CHORAL_IMAGE": "choral-test",
+            "PUBLISH": "127.0.0.1:0",
+            **{key: str(value) for key, value in environment.items()},
+        }  # fmt: skip
+        built_from = "Dockerfile .dockerignore requirements.lock pyproject.toml README.md LICENSE"
+        for part in ("docker-compose.yml", *built_from.split()):
+            shutil.copy2(ROOT / part, folder / part)
+        for part in ("src", "deploy", "examples"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def __call__(self, *arguments: str, timeout: float = 300, check: bool = True) -> str:
+        done = subprocess.run(
+            ["docker", "compose", *arguments], cwd=self.folder, env=self.environment,
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stderr[-3000:]
+        return done.stdout + ("" if check else done.stderr)
+
+    def terminal(self, *services: str) -> subprocess.Popen[str]:
+        """`docker compose up --build` in a terminal of its own; what it shows is in SERVICE.log."""
+        with (self.folder / f"{services[0]}.log").open("w") as log:
+            return subprocess.Popen(
+                ["docker", "compose", "up", "--build", *services], cwd=self.folder, env=self.environment,
+                stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )  # fmt: skip
+
+    def said(self, service: str) -> str:
+        """What a member has reported so far."""
+        return self("logs", "--no-color", "--no-log-prefix", service)
+
+    def container(self, service: str) -> str:
+        return self("ps", "-a", "-q", service).strip()
+
+    def status(self) -> dict:
+        return json.loads(self("exec", "-T", "aggregator", "choral", "status", "/etc/choral", "--json"))
+
+    def goes_on(self, seconds: float = 60) -> None:
+        """The model moves by two versions from here."""
+        before = self.status()["version"]
+        until(lambda: self.status()["version"] >= before + 2, seconds, lambda: self("logs", "--tail", "30"))
+
+    def down(self) -> None:
+        self("--profile", "*", "down", "-v", "-t", "2", check=False)
+
+
+def until(condition: Callable[[], bool], seconds: float, otherwise: Callable[[], str] = str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, otherwise()
+        time.sleep(0.3)
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def accuracies(said: str) -> list[float]:
+    """Of the federation as a whole, from a member's lines."""
+    return [float(found) for found in re.findall(r"version \d+ was ([\d.]+)% right on held-out data", said)]
+
+
+# ----- the two commands -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Iterator[Compose]:
+    """Two terminals, opened at once, until training is over."""
+    compose = Compose(tmp_path_factory.mktemp("clone"), ROUNDS=8, PACE=1)
+    try:
+        terminals = [compose.terminal("client1"), compose.terminal("client2")]
+        for process in terminals:
+            assert process.wait(420) == 0, (compose.folder / "client1.log").read_text()[-3000:]
+        yield compose
+    finally:
+        compose.down()
+
+
+def test_two_terminals_show_their_members_and_reach_the_accuracy(trained) -> None:
+    for member in ("client1", "client2"):
+        said = (trained.folder / f"{member}.log").read_text()
+        assert "Nothing is private between them" in said
+        assert "training is over at version 8" in said
+        assert accuracies(said)[-1] > 95
+        other = "client2" if member == "client1" else "client1"
+        assert f"{other}-1  |" not in said
+
+
+def test_the_aggregator_serves_on_under_tls_at_the_published_port(trained) -> None:
+    port = trained("port", "aggregator", "8750").strip().rpartition(":")[2]
+    ca = trained("exec", "-T", "aggregator", "cat", "/etc/choral/ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=ca)
+    assert httpx.get(f"https://localhost:{port}/livez", verify=context).json() == {"status": "alive"}
+    token = trained("exec", "-T", "aggregator", "cat", "/etc/choral/choral_dashboard_token").strip()
+    assert len(token) >= 16
+    assert httpx.get(f"https://localhost:{port}/", verify=context, follow_redirects=True).status_code < 500
+    found = trained(
+        "exec", "-T", "aggregator", "choral", "predict", "/etc/choral", "--state", "/var/lib/choral",
+        "--data", "/etc/choral/test_data.npy", "--json",
+    )  # fmt: skip
+    assert json.loads(found)["accuracy"] > 0.95
+
+
+def test_a_container_has_its_own_key_and_shard_and_nothing_else(trained) -> None:
+    for i in (1, 2):
+        (found,) = json.loads(docker("inspect", trained.container(f"client{i}")))
+        volumes = {
+            mount["Name"].removeprefix(f"{trained.name}_")
+            for mount in found["Mounts"]
+            if mount["Type"] == "volume"
+        }
+        assert volumes == {f"client{i}", f"client{i}-state", f"shard{i}"}
+        host = found["HostConfig"]
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert "no-new-privileges:true" in host["SecurityOpt"]
+        assert host["Memory"] > 0
+        assert found["Config"]["User"] == "10001:10001"
+
+
+def test_the_image_is_small_and_carries_no_compiler_and_no_key(trained) -> None:
+    (image,) = json.loads(docker("image", "inspect", "choral-test"))
+    assert image["Size"] < 250e6
+    assert image["Config"]["User"] == "10001:10001"
+    assert image["Config"]["Healthcheck"]["Test"][1:] == ["python", "-m", "choral.ping"]
+    assert image["Config"]["Labels"]["org.opencontainers.image.title"] == "choral"
+    look = (
+        "import pathlib, shutil; assert not any(map(shutil.which, ('gcc', 'cc', 'make', 'git')));"
+        "assert not list(pathlib.Path('/opt').glob('**/*.key'));"
+        "print(len(list(pathlib.Path('/etc/choral').iterdir())))"
+    )
+    assert (
+        docker("run", "--rm", "--read-only", "--entrypoint", "python", "choral-test", "-c", look).strip()
+        == "0"
+    )
+
+
+# ----- what happens on the way ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, trained) -> Iterator[Compose]:
+    """A federation of two that goes on for long."""
+    compose = Compose(tmp_path_factory.mktemp("long"), ROUNDS=5000, PACE=0.5)
+    try:
+        compose("up", "-d", "client1", "client2")
+        compose.goes_on()
+        yield compose
+    finally:
+        compose.down()
+
+
+def test_a_member_says_for_whom_it_waits_and_goes_on_when_that_one_is_back(running) -> None:
+    running("stop", "client2")
+    assert "stopped" in running.said("client2")
+    assert "Traceback" not in running.said("client2")
+    until(lambda: "waiting for client2 (not connected): 1 of at least 2" in running.said("client1"), 40)
+    running("start", "client2")
+    running.goes_on()
+
+
+def test_a_member_killed_in_the_middle_of_a_round_costs_that_round_only(running) -> None:
+    victim = running.container("client2")
+
+    def amid() -> bool:
+        """Whether a round that has begun waits for client2, which is frozen."""
+        docker("pause", victim)
+        time.sleep(1)
+        for cohort in running.status()["cohorts"]:
+            if cohort["phase"] != "advertise" and cohort["awaited"] == ["client2"]:
+                return True
+        docker("unpause", victim)
+        return False
+
+    until(amid, 60)
+    docker("kill", "-s", "KILL", victim)
+    until(lambda: "round aborted" in running.said("client1"), 60)
+    running("start", "client2")
+    running.goes_on()
+    verified(running)
+
+
+def test_a_member_cut_off_for_a_minute_comes_back_by_itself(running) -> None:
+    network, member = f"{running.name}_default", running.container("client2")
+    docker("network", "disconnect", network, member)
+    until(lambda: running.status()["members"]["client2"]["connected"] is False, 40)
+    stood = running.status()["version"]
+    time.sleep(CUT)
+    assert running.status()["version"] <= stood + 1
+    docker("network", "connect", network, member)
+    running.goes_on(90)
+    (found,) = json.loads(docker("inspect", member))
+    assert found["State"]["Running"]
+    assert found["RestartCount"] == 0
+
+
+def test_the_aggregator_killed_and_started_again_goes_on_from_its_volume(running) -> None:
+    before = running.status()["version"]
+    docker("kill", "-s", "KILL", running.container("aggregator"))
+    time.sleep(3)
+    running("start", "aggregator")
+    until(
+        lambda: answers("docker", "exec", running.container("aggregator"), "python", "-m", "choral.ping"), 60
+    )
+    assert running.status()["version"] >= before
+    running.goes_on(90)
+    verified(running)
+
+
+def verified(running: Compose) -> None:
+    said = running("exec", "-T", "aggregator", "choral", "log", "/etc/choral", "--state", "/var/lib/choral")
+    assert "every signature and link verified" in said
+
+
+STRANGER = """
+import os, pathlib, shutil, sys
+from choral.primitives import entropy
+from choral.primitives.identity import Identity
+folder = pathlib.Path('/tmp/stranger')
+shutil.copytree('/etc/choral', folder, ignore=shutil.ignore_patterns('identity.pem'))
+mine = Identity.generate(entropy.system)
+mine.save(folder / 'identity.pem')
+text = (folder / 'federation.toml').read_text().split('\\n')
+text = [f'client1 = "{mine.public.hex()}"' if line.startswith('client1 =') else line for line in text]
+(folder / 'federation.toml').write_text('\\n'.join(text))
+data, state = '/data/client_1_data.npy', '/tmp/state'
+os.execvp('choral', ['choral', 'join', str(folder), '--data', data, '--state', state, '--patience', '5'])
+"""
+
+
+def test_a_stranger_with_a_key_that_is_not_enrolled_is_turned_away(running) -> None:
+    before = running.status()["version"]
+    # everything of client1 but its key
+    said = docker(
+        "run", "--rm", "--network", f"{running.name}_default", "-v", f"{running.name}_client1:/etc/choral:ro",
+        "-v", f"{running.name}_shard1:/data:ro", "--entrypoint", "python", "choral-test", "-c", STRANGER,
+        check=False,
+    )  # fmt: skip
+    assert "is not signed by the pinned key of client1" in said
+    assert "version 0" not in said
+    running.goes_on()
+    assert running.status()["version"] > before
+
+
+def test_a_change_of_client1_and_of_its_data_takes_effect(running) -> None:
+    script = running.folder / "examples/digits/client1.py"
+    script.write_text(script.read_text().replace("shards/", "").replace("CHORAL_DATA", "NOWHERE").replace(
+        "client_1_data.npy", "/examples/mine.npy"))  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "choral", "data", "split", running.folder / "mine", "--data", "synthetic",
+         "--members", "1", "--count", "100", "--test", "0"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    shutil.copy(running.folder / "mine/client_1_data.npy", script.parent / "mine.npy")
+    running("restart", "client1")
+    until(lambda: "trained on 80 examples" in running.said("client1"), 60, lambda: running.said("client1"))
+    running.goes_on()
+
+
+def test_a_third_member_comes_by_one_variable(tmp_path) -> None:
+    compose = Compose(tmp_path, COMPOSE_PROFILES=3, ROUNDS=3, PACE=0.5)
+    try:
+        compose("up", "-d")
+        until(lambda: "training is over at version 3" in compose.said("client3"), 90, lambda: compose("logs"))
+        assert "from 3 members" in compose.said("client1")
+        compose.environment["COMPOSE_PROFILES"] = "4"
+        assert (
+            compose("up", "provision", check=False).count("these volumes hold a federation of 3 members") == 1
+        )
+    finally:
+        compose.down()
+
+
+# ----- the manifests of Kubernetes ------------------------------------------------------------
+
+
+def podman(*arguments: str, given: str = "", check: bool = True) -> str:
+    done = subprocess.run(
+        [*PODMAN, *arguments], input=given, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def played(tmp_path, trained) -> Iterator[str]:
+    """The real manifests and Secrets, run by podman; the name of their network."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    if not answers(*PODMAN, "--version"):
+        pytest.skip("no podman answers")
+    run = [sys.executable, "-m", "choral"]
+    subprocess.run(
+        [*run, "init", "fed", "--names", "client1,client2", "--features", "784", "--weight-cap", "1080",
+         "--rounds", "6", "--option", "epochs=3", "--option", "rate=0.2", "--tls", "--url", "https://aggregator:8750"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    secrets = subprocess.run(
+        [*run, "kubernetes", "secrets", "fed"], cwd=tmp_path, check=True, capture_output=True
+    )
+    save = subprocess.Popen(["docker", "save", "choral-test"], stdout=subprocess.PIPE)
+    subprocess.run([*PODMAN, "load", "-q"], stdin=save.stdout, check=True, capture_output=True, timeout=120)
+    podman("tag", "choral-test", "choral:latest")
+    network = f"choral-{uuid.uuid4().hex[:6]}"
+    podman("network", "create", network)
+    texts = [
+        secrets.stdout.decode(),
+        *(path.read_text() for path in (ROOT / "deploy/kubernetes").glob("*.yml")),
+    ]
+    found = [document for text in texts for document in yaml.safe_load_all(text) if document]
+    shared = [each for each in found if each["kind"] in ("Secret", "ConfigMap", "PersistentVolumeClaim")]
+    try:
+        podman("kube", "play", "--network", network, "-", given=yaml.safe_dump_all(shared))
+        for each in [each for each in found if each["kind"] == "Deployment"]:
+            # podman knows no fsGroup: its Secrets belong to root's group
+            each["spec"]["template"]["spec"]["securityContext"]["supplementalGroups"] = [0]
+            settings = [other for other in shared if other["kind"] == "ConfigMap"]
+            alias = f"{network}:alias={each['metadata']['name']}"
+            podman("kube", "play", "--network", alias, "-", given=yaml.safe_dump_all([*settings, each]))
+        yield network
+    finally:
+        for name in ("client1", "client2", "aggregator"):
+            podman("pod", "rm", "-f", "-t", "1", f"{name}-pod", check=False)
+        for each in shared:
+            kind = {"Secret": "secret", "PersistentVolumeClaim": "volume"}.get(each["kind"])
+            if kind:
+                podman(kind, "rm", each["metadata"]["name"], check=False)
+        podman("network", "rm", "-f", network, check=False)
+
+
+def test_the_manifests_reach_the_accuracy_with_real_secrets_and_volumes(played) -> None:
+    def said(name: str) -> str:
+        return podman("logs", f"{name}-pod-client", check=False)
+
+    until(lambda: "training is over at version 6" in said("client1"), 120, lambda: said("client1"))
+    for name in ("client1", "client2"):
+        assert accuracies(said(name))[-1] > 95
+        assert "alive" in podman("exec", f"{name}-pod-client", "python", "-m", "choral.ping")
+        assert podman("exec", f"{name}-pod-client", "ls", "/etc/choral").split() == [
+            "ca.pem", "federation.toml", "identity.pem", "task.toml",
+        ]  # fmt: skip
+    assert "ready" in podman("exec", "aggregator-pod-aggregator", "python", "-m", "choral.ping")
