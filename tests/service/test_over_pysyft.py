@@ -26,9 +26,9 @@ except importlib.metadata.PackageNotFoundError:
 import drive
 from choral.client import syft as client
 from choral.client.transport import Transport
-from choral.errors import AggregatorUnavailable, UnknownRound
+from choral.errors import AggregatorUnavailable, ChoralError, UnknownRound
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.federation.folders import ANSWER, REQUEST, Account, Answer, Folders, Request, name_of
+from choral.federation.folders import ANSWER, REQUEST, Account, Answer, File, Folders, Request, name_of
 from choral.federation.records import verify
 from choral.protocol import wire
 from choral.protocol.access import Access, header
@@ -124,7 +124,7 @@ def test_three_processes_train_to_the_end_although_one_is_killed_in_a_round(fed,
 @pytest.fixture
 async def desk(fed, tmp_path):
     """The aggregator at its desk, in this event loop; `root` is the Drive."""
-    home = House(fed)
+    home = House(fed, wait_seconds=20.0)  # longer than any test waits
     await home.open()
     account = Account.load(home.aggregator, set(home.aggregator.federation.members))
     found = Desk(home.aggregator, account, Folders(drive.connection(tmp_path / "drive", BOSS)), home.app)
@@ -226,6 +226,11 @@ async def test_a_file_that_is_no_request_of_its_member_gets_no_answer(desk, m1, 
     nonce = await put_letter(desk, 1, **lie)
     assert await m1.get("/v1/task")  # and nothing stands still
     assert name_of(nonce, ANSWER) not in left(desk)
+
+
+async def test_a_file_larger_than_any_request_is_not_fetched(desk):
+    with pytest.raises(ChoralError, match="at most"):
+        await desk._read("m1", File("no such file", desk._largest + 1))
 
 
 async def test_a_members_envelope_does_not_speak_for_another_member(desk, m1):
