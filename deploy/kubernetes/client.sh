@@ -1,5 +1,5 @@
 #!/bin/sh
-# client.sh NAME: what client-deployment.yml has for client1, for another member. See overlays/three-clients.
+# client.sh NAME: what client-deployment.yml has for client1, for another member. See deploy/overlays/three-clients.
 set -eu
 name=${1:?client.sh NAME, for example client.sh client3}
 cd "$(dirname "$0")"

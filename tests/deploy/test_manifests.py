@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed; kubernetes-validate brings it")
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "deploy/kubernetes"
+OVERLAYS = ROOT / "deploy/overlays"
+EVERY = [*sorted(MANIFESTS.rglob("*.yml")), *sorted(OVERLAYS.rglob("*.yml"))]
 VERSIONS = ("1.29", "1.32", "1.37")
 
 
@@ -19,7 +22,7 @@ def documents(path: Path) -> list[dict]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-FILES = [path for path in sorted(MANIFESTS.rglob("*.yml")) if path.name != "service-monitor.yml"]
+FILES = [path for path in EVERY if path.name != "service-monitor.yml"]
 ALL = [document for path in FILES for document in documents(path)]
 DEPLOYMENTS = {document["metadata"]["name"]: document for document in ALL if document["kind"] == "Deployment"}
 
@@ -52,17 +55,31 @@ def test_every_manifest_is_valid_for_a_current_kubernetes(version, secrets) -> N
 
 def test_kustomizations_name_files_that_are_there_and_leave_none_out() -> None:
     named = set()
-    for file in MANIFESTS.rglob("kustomization.yaml"):
+    for file in (ROOT / "deploy").rglob("kustomization.yaml"):
         for resource in yaml.safe_load(file.read_text())["resources"]:
             path = (file.parent / resource).resolve()
             assert path.exists(), path
             named.add(path)
-    assert set(MANIFESTS.rglob("*.yml")) <= named
+    assert set(EVERY) <= named
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize(
+    ("folder", "deployments"), [("kubernetes", 3), ("overlays/three-clients", 4), ("overlays/monitoring", 3)]
+)
+def test_kubectl_puts_it_together(folder, deployments) -> None:
+    made = subprocess.run(
+        ["kubectl", "kustomize", ROOT / "deploy" / folder], check=True, capture_output=True, text=True
+    )
+    found = list(yaml.safe_load_all(made.stdout))
+    assert sum(document["kind"] == "Deployment" for document in found) == deployments
+    inside = [document for document in found if document["kind"] != "Namespace"]
+    assert {document["metadata"]["namespace"] for document in inside} == {"choral"}
 
 
 def test_a_further_member_is_the_first_one_under_another_name() -> None:
     made = subprocess.run([MANIFESTS / "client.sh", "client3"], check=True, capture_output=True, text=True)
-    assert made.stdout == (MANIFESTS / "overlays/three-clients/client3.yml").read_text()
+    assert made.stdout == (OVERLAYS / "three-clients/client3.yml").read_text()
     second = subprocess.run([MANIFESTS / "client.sh", "client2"], check=True, capture_output=True, text=True)
     assert second.stdout in (MANIFESTS / "client-deployment.yml").read_text()
 
