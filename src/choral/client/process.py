@@ -17,6 +17,7 @@ from choral.ping import HEARTBEAT
 _BEAT = 5.0
 _SILENT = 3.0  # seconds a cohort may take to close before a person wants to know why
 _ASK = 5.0
+_SELDOM = 60.0
 _NAMED = 5  # so many absent members are named, the others counted
 
 
@@ -51,13 +52,15 @@ async def telling(
     async def tell() -> None:
         await asyncio.sleep(_SILENT)
         said: Any = None
+        pause = _ASK
         while True:
             with contextlib.suppress(ChoralError, ValueError, LookupError, TypeError, AttributeError):
                 found = absent(json.loads(await transport.get("/v1/status")), member, enrolled)
                 if found and found != said:
                     report("awaiting", **found)
                     said = found
-            await asyncio.sleep(_ASK)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _SELDOM)  # a thousand members that wait are not to keep the aggregator busy
 
     task = asyncio.create_task(tell())
     try:
