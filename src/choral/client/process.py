@@ -60,7 +60,7 @@ async def telling(
                     report("awaiting", **found)
                     said = found
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _SELDOM)  # a thousand members that wait are not to keep the aggregator busy
+            pause = min(2 * pause, _SELDOM)  # a thousand that wait are not to keep the aggregator busy
 
     task = asyncio.create_task(tell())
     try:
