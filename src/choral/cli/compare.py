@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 from choral.cli.data import examples_of
-from choral.cli.terminal import console, errors, percent
+from choral.cli.terminal import console, errors, percent, steps
 from choral.cli.trainers import parse_options, trainer_for
 from choral.errors import ParameterError
 from choral.learning import rules
@@ -67,15 +67,13 @@ def compare(source: str, splits: str | None, seeds: str, rounds: int, as_json: b
         )
     rule = rules.rule(given["rule"], parse_options(given["rule_options"]))
     found: dict[str, list[Comparison]] = {name: [] for name in names}
-    for name in names:
-        for seed in numbers:
-            errors.print(f"[dim]{name}, seed {seed} …[/]")
-            population, test = _data(source, name, seed, given)
-            classes = max(10, int(test.y.max()) + 1)
-            _, trainer = trainer_for(
-                given["model"], test.X.shape[1], classes, parse_options(given["options"])
-            )
-            found[name].append(compare_once(trainer, population, test, rounds=rounds, seed=seed, rule=rule))
+    runs = [(name, seed) for name in names for seed in numbers]
+    for name, seed in steps(runs, "comparing", len(runs)):
+        errors.print(f"[dim]{name}, seed {seed} …[/]")
+        population, test = _data(source, name, seed, given)
+        classes = max(10, int(test.y.max()) + 1)
+        _, trainer = trainer_for(given["model"], test.X.shape[1], classes, parse_options(given["options"]))
+        found[name].append(compare_once(trainer, population, test, rounds=rounds, seed=seed, rule=rule))
     if as_json:
         object_ = {name: [asdict(one) for one in several] for name, several in found.items()}
         click.echo(json.dumps({"data": source, "rounds": rounds, "seeds": numbers, "splits": object_}))

@@ -11,7 +11,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from choral.cli.terminal import console
+from choral.cli.terminal import bar, console, steps, working
 from choral.data import load_digits, load_shard, save_shard, sheet, synthetic_digits
 from choral.data.mnist import load as load_mnist
 from choral.data.partition import split as split_labels
@@ -30,7 +30,8 @@ def examples_of(source: str, count: int, seed: int) -> tuple[Any, Any]:
     if source == "digits":
         return load_digits()
     if source == "synthetic":
-        return synthetic_digits(count, seed=seed)
+        with bar("drawing digits", count) as advance:
+            return synthetic_digits(count, seed=seed, done=advance)
     shard = load_shard(source)
     return shard.images, shard.labels
 
@@ -54,7 +55,7 @@ def write_shards(
         save_shard(folder / "test_data.npy", X[held_out], y[held_out])
     return [
         save_shard(folder / f"client_{i}_data.npy", X[training[part]], y[training[part]])
-        for i, part in enumerate(parts, 1)
+        for i, part in steps(enumerate(parts, 1), "writing shards", len(parts))
     ]
 
 
@@ -102,7 +103,7 @@ def split(folder: Path, source: str, members: int, split: str, test: float, coun
 
 
 def _say(paths: list[Path]) -> None:
-    for path in paths:
+    for path in steps(paths, "looking at shards", len(paths)):
         labels = load_shard(path).describe().labels
         console.print(f"{path}: {sum(labels.values())} examples of {', '.join(map(str, labels))}")
 
@@ -117,8 +118,9 @@ def mnist(source: Path, folder: Path, members: int, split: str, seed: int) -> No
     The training images are split over the members, the test images are test_data.npy. Any set in the
     same four files will do, such as Fashion-MNIST. python-mnist reads them: pip install "choral[mnist]".
     """
-    X, y = load_mnist(source, "train")
-    X_test, y_test = load_mnist(source, "t10k")
+    with working("reading and checking the files"):
+        X, y = load_mnist(source, "train")
+        X_test, y_test = load_mnist(source, "t10k")
     paths = write_shards(folder, X, y, members=members, split=split, test=0.0, seed=seed)
     save_shard(folder / "test_data.npy", X_test, y_test)
     _say([*paths, folder / "test_data.npy"])
@@ -130,7 +132,9 @@ def mnist(source: Path, folder: Path, members: int, split: str, seed: int) -> No
 @click.argument("out", type=click.Path(path_type=Path))
 def from_npy(images: Path, labels: Path, out: Path) -> None:
     """A shard from an array of images (n, d) or (n, h, w) and one of labels (n,)."""
-    _say([save_shard(out, array_from_npy(images), array_from_npy(labels))])
+    with working("reading and checking the arrays"):
+        path = save_shard(out, array_from_npy(images), array_from_npy(labels))
+    _say([path])
 
 
 @data.command(
@@ -145,7 +149,10 @@ def from_npy(images: Path, labels: Path, out: Path) -> None:
 def from_csv(file: Path, out: Path, label: str, classes: str, pixels: bool, delimiter: str) -> None:
     """A shard from a CSV file whose first line names the columns."""
     named = classes.split(",") if classes else ()
-    _say([save_shard(out, *arrays_from_csv(file, label, classes=named, pixels=pixels, delimiter=delimiter))])
+    with working(f"reading {file}"):
+        arrays = arrays_from_csv(file, label, classes=named, pixels=pixels, delimiter=delimiter)
+        path = save_shard(out, *arrays)
+    _say([path])
 
 
 @data.command(epilog="Example:  choral data show shards/client_1_data.npy -o sheet.png")
@@ -161,7 +168,8 @@ def show(file: Path, out: Path, columns: int, shape: str | None) -> None:
         if not (height.isdecimal() and width.isdecimal()):
             raise ParameterError(f"found the shape {shape!r}, expected HEIGHTxWIDTH", hint="--shape 28x28")
         sides = int(height), int(width)
-    sheet.save(load_shard(file), out, shape=sides, columns=columns)
+    with working(f"drawing {out}"):
+        sheet.save(load_shard(file), out, shape=sides, columns=columns)
     console.print(f"{out}: written")
 
 
@@ -172,7 +180,8 @@ def show(file: Path, out: Path, columns: int, shape: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True)
 def inspect(file: Path, features: int | None, classes: int | None, as_json: bool) -> None:
     """Check a shard and say what is in it."""
-    found = load_shard(file, features=features, classes=classes).describe()
+    with working(f"checking {file}"):
+        found = load_shard(file, features=features, classes=classes).describe()
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return

@@ -12,7 +12,7 @@ import click
 from rich.table import Table
 
 from choral.cli.reading import Log, status_of
-from choral.cli.terminal import console, errors, percent, set_up_logs, show
+from choral.cli.terminal import console, errors, percent, set_up_logs, show, working
 from choral.cli.trainers import trainer_for
 from choral.client import participate
 from choral.client.syft import carrier as file_carrier
@@ -154,7 +154,8 @@ def log(folder: Path, state: Path | None, as_json: bool) -> None:
     FOLDER is the aggregator's (read from disk) or a member's (asked over the network).
     """
     me = Participant.load(folder)
-    found = Log(me, state).records
+    with working("reading and verifying the log"):
+        found = Log(me, state).records
     progress = progress_of(found)
     if as_json:
         for record in found:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from choral.cli.reading import Log
-from choral.cli.terminal import console, percent
+from choral.cli.terminal import bar, console, percent, working
 from choral.cli.terminal import version as version_by_name
 from choral.cli.trainers import trainer_for
 from choral.data import load_shard
@@ -17,7 +17,9 @@ from choral.federation.enrolment import Participant
 from choral.learning import model_file
 from choral.learning.personal import FILE as PERSONAL
 from choral.learning.personal import Personal
+from choral.learning.trainer import Evaluation
 
+_AT_ONCE = 8192  # examples
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -50,9 +52,16 @@ def predict(
             )
         trainer = trainer.kept_in(kept)
     shard = load_shard(data, features=task.features, classes=task.classes)
-    log = Log(me, state)
+    with working("reading and verifying the log"):
+        log = Log(me, state)
     record = log.record(version)
-    found = trainer.evaluate(model_file.decode(log.model(record), me.task.arrays), *shard.arrays())
+    parameters = model_file.decode(log.model(record), me.task.arrays)
+    X, y = shard.arrays()
+    found = Evaluation(0, 0, 0.0)
+    with bar("predicting", len(y)) as advance:
+        for at in range(0, len(y), _AT_ONCE):
+            found += trainer.evaluate(parameters, X[at : at + _AT_ONCE], y[at : at + _AT_ONCE])
+            advance(_AT_ONCE)
     if as_json:
         click.echo(
             json.dumps(
@@ -86,9 +95,10 @@ def model() -> None:
 @click.option("--state", type=FOLDER, help="Where the SQLite file lives.  [default: FOLDER/state]")
 def export(folder: Path, out: Path, version: int | str | None, state: Path | None) -> None:
     """Write a model version as safetensors."""
-    log = Log(Participant.load(folder), state)
-    record = log.record(version)
-    data = log.model(record)
+    with working("reading and verifying the log"):
+        log = Log(Participant.load(folder), state)
+        record = log.record(version)
+        data = log.model(record)
     try:
         out.write_bytes(data)
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from choral.cli.terminal import console
+from choral.cli.terminal import console, steps
 from choral.cli.tls import tls_of
 from choral.cli.trainers import parse_options, trainer_for
 from choral.data import load_shard
@@ -238,6 +238,7 @@ def make_federation(
         tolerated=tolerated,
         random=entropy.system,
         tls=tls,
+        each=lambda names: steps(names, "making folders", len(names)),
     )
     return federation, task
 

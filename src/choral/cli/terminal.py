@@ -6,8 +6,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -77,41 +77,41 @@ def set_up_logs(form: str) -> None:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """A sign of life on a terminal, with the time that went by, once something takes over a second."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    progress = Progress(*columns, console=errors, transient=True)
-    progress.add_task(what, total=None)
+def bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar with an estimate on a terminal, once something takes over a second; call what it gives with
+    how much was done. Without a total, the time that went by.
+    """
+    told = TextColumn("{task.description}", markup=False)
+    if total is None:
+        progress = Progress(SpinnerColumn(), told, TimeElapsedColumn(), console=errors, transient=True)
+    else:
+        columns = (told, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        progress = Progress(*columns, console=errors, transient=True)
+    task = progress.add_task(what, total=total)
     timer = threading.Timer(_SLOW, progress.start)
     timer.daemon = True
     if errors.is_terminal:
         timer.start()
     try:
-        yield
+        yield lambda done: progress.advance(task, done)
     finally:
         timer.cancel()
-        if timer.ident:
+        if timer.ident:  # there is a terminal; without one, even stopping would print a line
             timer.join()
-        progress.stop()
+            progress.stop()
+
+
+def working(what: str) -> AbstractContextManager[Any]:
+    """The same for what cannot be estimated: a sign of life, and the time that went by."""
+    return bar(what, None)
 
 
 def steps(things: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """`things`, one after the other, with a bar and an estimate on a terminal once it takes over a second."""
-    told = TextColumn("{task.description}", markup=False)
-    columns = (told, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=errors, transient=True)
-    bar = progress.add_task(what, total=total)
-    began, shown = time.monotonic(), False
-    try:
+    """`things`, one after the other, under a `bar`."""
+    with bar(what, total) as advance:
         for thing in things:
-            if not shown and errors.is_terminal and time.monotonic() - began > _SLOW:
-                progress.start()
-                shown = True
             yield thing
-            progress.advance(bar)
-    finally:
-        if shown:
-            progress.stop()
+            advance(1)
 
 
 def version(text: str) -> int | str:

@@ -11,6 +11,7 @@ They look like handwriting and are not: a model trained on them is no model of r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +60,12 @@ _BATCH = 32  # images drawn at once: their pixels stay in a core's cache
 
 
 def synthetic_digits(
-    n: int, *, seed: int, hard: float = 0.8, style: int | None = None
+    n: int,
+    *,
+    seed: int,
+    hard: float = 0.8,
+    style: int | None = None,
+    done: Callable[[int], object] = lambda images: None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """`n` digits: X (n, 784) uint8, rows of 28x28 images, ink 255; y (n,) uint8, 0 to 9.
 
@@ -67,6 +73,7 @@ def synthetic_digits(
     one digit differ; at 0.8, with 2,000 images to learn from, softmax regression gets about 96%
     right. `style` seeds one writer: a slant, a width, a pen and a personal shape of each digit,
     so clients with different styles have different data, as people do. None is a mixed crowd.
+    `done` is told how many more images are drawn.
 
     Raises ParameterError: n below 1, a negative seed or style, hard outside 0 to 2.
     """
@@ -97,6 +104,7 @@ def synthetic_digits(
             rows = np.flatnonzero((labels == label) & (way == index))
             for batch in np.split(rows, range(_BATCH, len(rows), _BATCH)):
                 images[batch] = _draw(glyph, draws[batch] * hard, noise[batch], _NOISE * hard)
+                done(len(batch))
     return images.reshape(n, -1), labels.astype(np.uint8)
 
 

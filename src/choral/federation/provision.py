@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from choral.errors import ParameterError
@@ -36,6 +36,7 @@ def provision(
     tolerated: int | str,
     random: RandomBytes,
     tls: Tls | None = None,
+    each: Callable[[list[str]], Iterable[str]] = list,
 ) -> Federation:
     """Make `root` with a folder for the aggregator and one for each member.
 
@@ -43,7 +44,7 @@ def provision(
     sealing `syft` also its `syft.json`; the
     aggregator's also the initial model. With `tls`, the aggregator's also holds the server certificate
     and its key, every folder the authority to trust (`ca.pem`), and `root/ca` the authority's own key.
-    Nothing is left behind when it fails.
+    Nothing is left behind when it fails. `each` hands on the names, to show how far it is.
 
     Raises:
         ParameterError: the folder exists, or the federation cannot be.
@@ -73,14 +74,21 @@ def provision(
     root.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
-        for name, identity in identities.items():
+        federation.save(building / "federation.toml")
+        task.save(building / "task.toml")
+        # written once: of ten thousand members it is long, and everybody's is the same
+        alike = {file: (building / file).read_bytes() for file in ("federation.toml", "task.toml")}
+        for file in alike:
+            (building / file).unlink()
+        for name in each(list(identities)):
+            identity = identities[name]
             folder = building / name
             folder.mkdir(mode=0o700)
             identity.save(folder / "identity.pem")
             if name in syft:
                 syft[name].save(folder / SYFT_KEYS)
-            federation.save(folder / "federation.toml")
-            task.save(folder / "task.toml")
+            for file, content in alike.items():
+                (folder / file).write_bytes(content)
         (building / AGGREGATOR / INITIAL).write_bytes(initial)
         if tls is not None:
             _place(building, tls, identities)
