@@ -7,7 +7,7 @@ case $MEMBERS in
 esac
 
 if [ -e /provision/aggregator/task.toml ]; then
-    found=$(grep -c '^client[0-9]* = ' /provision/aggregator/federation.toml)
+    found=$(sed '/^\[bundles\]/,$d' /provision/aggregator/federation.toml | grep -c '^client[0-9]* = ')
     if [ "$found" != "$MEMBERS" ]; then
         echo "provision: these volumes hold a federation of $found members, not of $MEMBERS" >&2
         echo "provision: its members are fixed: COMPOSE_PROFILES=$found, or begin anew after docker compose down -v" >&2
@@ -29,7 +29,7 @@ while [ "$i" -le "$MEMBERS" ]; do names=$names,client$i; i=$((i + 1)); done
 cd /tmp
 choral data split shards --data synthetic --members "$MEMBERS" --count $((EXAMPLES * MEMBERS)) --seed 7 --test 0.1
 choral init fed --names "$names" --shards shards --rounds "$ROUNDS" --option epochs=3 --option rate=0.2 \
-    --url "$URL" --tls --tls-name "$NAMES"
+    --url "$URL" --tls --tls-name "$NAMES" --sealing syft
 i=1
 while [ "$i" -le "$MEMBERS" ]; do
     cp "shards/client_${i}_data.npy" "/provision/shard-$i/"
