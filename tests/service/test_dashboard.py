@@ -182,6 +182,12 @@ async def test_a_token_opens_the_page_from_anywhere_and_leaves_the_address_at_on
             assert (await http.get("/v1/versions?before=1")).status_code == 200
 
 
+async def test_a_person_who_may_not_look_is_told_so_in_words(home):
+    found = await ask(home, "/", Host="elsewhere", Accept="text/html,*/*")
+    assert found.status_code == 403
+    assert "closed here" in found.text
+
+
 async def test_with_a_token_the_own_machine_needs_it_too(tmp_path):
     async with house(tmp_path, 3, settings={"dashboard": "token", "dashboard_token": TOKEN}) as home:
         assert (await ask(home, "/")).status_code == 401

@@ -8,18 +8,22 @@ import re
 import shutil
 import sqlite3
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-from house import House, free_port, house, until
 
 from choral.errors import ChoralError, ParameterError, RoundAborted, ShuttingDown, Superseded
+from choral.federation.certificates import CERTIFICATE, KEY, private_tls
 from choral.primitives import entropy
 from choral.primitives.identity import Identity
+from choral.service.app import create_app
+from choral.service.certificate import ServerCertificate
 from choral.service.metrics import reason_class
 from choral.service.serve import _figures
 from choral.service.settings import load
+from house import House, free_port, house, until
 
 MONITORING = Path(__file__).parents[2] / "deploy/monitoring"
 
@@ -125,6 +129,23 @@ async def test_figures_are_for_this_machine_only_unless_said_otherwise(home, hea
     assert (await ask(home, "/metrics")).status_code == 200
     assert (await ask(home, "/metrics", **{header: "for=1.2.3.4"})).status_code == 403
     assert (await ask(home, "/metrics", Host="figures.example.org")).status_code == 403
+
+
+async def test_the_certificates_end_is_a_figure_and_an_expired_one_is_not_ready(tmp_path):
+    pem = private_tls("house", ["localhost"]).server
+    pem.save(tmp_path, CERTIFICATE, KEY)
+    certificate = ServerCertificate(tmp_path / CERTIFICATE, tmp_path / KEY)
+    async with house(tmp_path, 3) as home:
+        app = create_app(home.aggregator, home.rounds, home.store, certificate=certificate)
+        client = app.test_client()
+        local = {"headers": {"Host": "localhost"}, "scope_base": {"client": ("127.0.0.1", 1)}}
+        text = (await (await client.get("/metrics", **local)).get_data()).decode()
+        (line,) = re.findall(r"^choral_certificate_expiry_timestamp_seconds (\S+)$", text, re.M)
+        assert float(line) == pytest.approx(certificate.expires.timestamp(), abs=1)
+        certificate.expires = datetime.now(UTC) - timedelta(seconds=1)
+        found = await client.get("/readyz", **local)
+        assert found.status_code == 503
+        assert (await found.get_json())["reasons"] == ["the server's certificate has expired"]
 
 
 async def test_open_figures_are_for_everybody_and_off_is_off(tmp_path):

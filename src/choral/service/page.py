@@ -63,6 +63,8 @@ def add_page(app: Quart, aggregator: Participant, rounds: Rounds, store: Store) 
         except Refused as error:
             if error.status == 401:
                 return file("sign-in.html", 401)
+            if "text/html" in request.headers.get("Accept", ""):  # a person
+                return file("closed.html", error.status)
             raise
         return file("index.html")
 
