@@ -15,6 +15,14 @@ import pytest
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.e2e
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def shown(section: str) -> list[list[str]]:
+    """The commands of a block of the README, without `./run`."""
+    block = re.search(rf"<!-- {section} -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert block, section
+    return [line.partition("#")[0].split()[1:] for line in block[1].splitlines()]
 
 
 def choral(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -41,20 +49,16 @@ def trained(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    ok("data", "split", "--data", "digits", "--members", 3, "--split", "label", "shards/", cwd=folder)
-    ok(
-        "init", "fed/", "--members", 3, "--shards", "shards/", "--rounds", 5, "--option", "epochs=5",
-        "--option", "rate=0.5", "--url", url, cwd=folder,
-    )  # fmt: skip
+    split, init, serve, join = shown("by hand")
+    ok(*split, cwd=folder)
+    ok(*init, "--rounds", 5, "--url", url, cwd=folder)  # said twice, the last one counts
+    joins = [[part.replace("1", str(i)) for part in join] for i in (1, 2, 3)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "choral", *arguments],
             cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
-        for arguments in (
-            ("serve", "fed/aggregator"),
-            *(("join", f"fed/member-{i}", "--data", f"shards/client_{i}_data.npy") for i in (1, 2, 3)),
-        )
+        for arguments in (serve, *joins)
     ]  # fmt: skip
     try:
         output = [process.communicate(timeout=90)[0] for process in processes[1:]]
@@ -71,6 +75,11 @@ def test_every_member_sees_the_versions_and_the_end(trained) -> None:
     for text in trained[2]:
         assert re.search(r"version 5 from 3 members, with this member's update", text)
         assert "training is over" in text
+
+
+def test_what_the_readme_shows_beside_them_works(trained) -> None:
+    for command in shown("beside"):
+        assert ok(*command, cwd=trained[0])
 
 
 def test_status_tells_round_and_members_by_url_and_by_folder(trained) -> None:
