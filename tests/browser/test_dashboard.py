@@ -262,6 +262,11 @@ def test_what_matters_has_a_name_and_works_by_keyboard(tab):
     page.get_by_role("button", name="Check the model of version 0").focus()
     page.keyboard.press("Enter")
     assert page.wait_for_selector("#log .good").inner_text().strip() == "✓ matches"
+    version = tab.version()
+    wait(lambda: tab.version() > version)  # the table is made anew, what was found stays
+    assert page.inner_text("#log .good").strip() == "✓ matches"
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused == "Check the model of version 0"
     with page.expect_download() as download:
         page.get_by_role("link", name="Download version 0").click()
     assert download.value.suggested_filename == "federation-v0.safetensors"

@@ -187,6 +187,13 @@ def test_the_report_as_a_picture(trained):
     assert (trained[0] / "report.png").stat().st_size > 20_000
 
 
+def test_what_cannot_be_written_is_said_and_leaves_nothing(trained):
+    done = choral("plot", "fed/aggregator", "-o", "no/such/report.html", cwd=trained[0])
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert not list(trained[0].rglob("*.part"))
+
+
 def test_another_kind_of_file_is_refused(trained):
     done = choral("plot", "fed/aggregator", "-o", "report.pdf", cwd=trained[0])
     assert done.returncode == 1

@@ -20,7 +20,8 @@ def save(found: Findings, out: Path) -> None:
     """Draw it.
 
     Raises:
-        ParameterError: matplotlib is not installed, or the file cannot be written.
+        ParameterError: matplotlib is not installed.
+        OSError: the file cannot be written.
     """
     try:
         import matplotlib  # noqa: PLC0415
@@ -57,9 +58,7 @@ def save(found: Findings, out: Path) -> None:
     )
     _stack(costs, [row for row in rows if row["state"] == "done"])
     try:
-        figure.savefig(out, dpi=110)
-    except OSError as error:
-        raise ParameterError(f"{out}: cannot be written ({error.strerror})") from error
+        figure.savefig(out, dpi=110, format="png")
     finally:
         plt.close(figure)
 

@@ -40,16 +40,20 @@ def plot(folder: Path, out: Path, state: Path | None) -> None:
         raise ParameterError(f"found {out.name}, expected a name that ends in .html or .png")
     with working("reading and verifying the log"):
         found = findings(Participant.load(folder), state)
-    with working(f"drawing {out}"):
-        if out.suffix == ".png":
-            from choral.cli.picture import save  # noqa: PLC0415  (matplotlib takes its time)
+    part = out.with_name(f".{out.name}.part")  # whole or not at all, also after Ctrl-C
+    try:
+        with working(f"drawing {out}"):
+            if out.suffix == ".png":
+                from choral.cli.picture import save  # noqa: PLC0415  (matplotlib takes its time)
 
-            save(found, out)
-        else:
-            try:
-                out.write_text(report(found), encoding="utf-8")
-            except OSError as error:
-                raise ParameterError(f"{out}: cannot be written ({error.strerror})") from error
+                save(found, part)
+            else:
+                part.write_text(report(found), encoding="utf-8")
+        part.replace(out)
+    except OSError as error:
+        raise ParameterError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        part.unlink(missing_ok=True)
     count = len(found.state["grid"])
     console.print(f"{out}: {count} rounds to version {found.state['version']}, {out.stat().st_size} bytes")
 

@@ -151,27 +151,35 @@ export function saw(state) {
     el("figure", {}, el("figcaption", {}, "The sum, from near"), bars(near, { kind: "sum", left: "least", right: "most", label: "Histogram of the sum over the range that it uses" })));
 }
 
-async function check(line, button, said) {
-  button.disabled = true;
-  said.textContent = " …";
+// what was found by model: the table is made anew with every version
+const verdicts = new Map();
+
+function verdict(line) {
+  const [kind, text] = verdicts.get(line.model) ?? ["", ""];
+  return el("span", { role: "status", class: kind, "data-model": line.model }, text);
+}
+
+async function check(line) {
+  const tell = (kind, text) => {
+    verdicts.set(line.model, [kind, text]);
+    document.querySelectorAll(`[data-model="${CSS.escape(line.model)}"]`).forEach((old) => old.replaceWith(verdict(line)));
+  };
+  tell("", " …");
   try {
     if (!globalThis.crypto?.subtle) throw new Error("needs https or localhost");
     const answer = await fetch(`models/${line.version}`);
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await answer.arrayBuffer()));
     const good = [...digest].map((b) => b.toString(16).padStart(2, "0")).join("") === line.model;
-    said.className = good ? "good" : "bad";
-    said.textContent = good ? " ✓ matches" : " ✕ DIFFERS";
+    tell(good ? "good" : "bad", good ? " ✓ matches" : " ✕ DIFFERS");
   } catch (error) {
-    said.textContent = ` ${error.message}`;
+    tell("", ` ${error.message}`);
   }
-  button.disabled = false;
 }
 
 export function logLine(line) {
-  const said = el("span", { role: "status" });
   const button = el("button", { type: "button", "aria-label": `Check the model of version ${line.version}` }, "Check");
-  button.addEventListener("click", () => check(line, button, said));
+  button.addEventListener("click", () => check(line));
   return el("tr", { "data-version": line.version },
     el("td", {}, String(line.version), line.best ? el("span", { class: "best" }, "★ best") : null),
     el("td", {}, el("code", { title: line.model }, line.model.slice(0, 16), "…")),
@@ -179,7 +187,7 @@ export function logLine(line) {
     el("td", { class: "n" }, line.version ? String(line.survivors) : "–"),
     el("td", { class: "n" }, line.weight === null ? "–" : String(line.weight)),
     el("td", {}, el("a", { href: `models/${line.version}`, download: "", "aria-label": `Download version ${line.version}` }, "Download")),
-    el("td", {}, button, said));
+    el("td", {}, button, verdict(line)));
 }
 
 export function log(lines) {
