@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from choral.cli.reading import Log, status_of
@@ -65,9 +66,12 @@ def serve(folder: Path, witness: Path | None, via: str, **given: Any) -> None:
 
     def started(url: str) -> None:
         errors.print(
-            f"[bold]choral[/] serves {aggregator.federation.name!r} at {url}: "
+            f"[bold]choral[/] serves {escape(repr(aggregator.federation.name))} at {url}: "
             f"{len(aggregator.federation.members)} members enrolled, {aggregator.task.rounds} rounds"
         )
+        if chosen.dashboard != "off" and via != "pysyft":
+            who = "on this machine" if chosen.dashboard == "local" else "with the token"
+            errors.print(f"  the dashboard is there, too, {who}: open it in a browser")
 
     run = serve_by_files if via == "pysyft" else run_aggregator
     try:
