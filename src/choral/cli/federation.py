@@ -128,7 +128,7 @@ def status(where: str, ca: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     console.print(
-        f"[bold]{found['federation']}[/]: version {found['version']} of {found['rounds']}"
+        f"[bold]{escape(found['federation'])}[/]: version {found['version']} of {found['rounds']}"
         + (", training is over" if found["over"] else "")
         + (
             f"; version {found['version'] - 1} was {percent(found['accuracy_before'])} right"
