@@ -1,4 +1,4 @@
-"""Client 1 of docker-compose.yml. Change what you like: your own .npy, a trainer, what is done with events."""
+"""Client 1 of docker-compose.yml. Change what you like: your own .npy, a trainer, what events do."""
 
 import os
 

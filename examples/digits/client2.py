@@ -1,4 +1,4 @@
-"""Client 2 of docker-compose.yml. Change what you like: your own .npy, a trainer, what is done with events."""
+"""Client 2 of docker-compose.yml. Change what you like: your own .npy, a trainer, what events do."""
 
 import os
 

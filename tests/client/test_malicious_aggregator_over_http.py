@@ -9,7 +9,6 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from house import House, Told, house, until
 
 from choral.client import participant
 from choral.client.journal import Journal
@@ -27,6 +26,7 @@ from choral.primitives.identity import Identity
 from choral.protocol import wire
 from choral.protocol.messages import Inbox, Roster
 from choral.protocol.transcript import sign
+from house import House, Told, house, until
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from house import CLASSES, FEATURES, examples, make_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +37,7 @@ from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Advertise, Consistency, Reveal, Shares
 from choral.protocol.transcript import sign
+from house import CLASSES, FEATURES, examples, make_folder
 
 STEPS = ("rounds", "shares", "masked", "consistency", "unmask")
 

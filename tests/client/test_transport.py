@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from house import Proxy, house, until
 
 from choral.client.log import largest_answer
 from choral.client.transport import Transport
@@ -24,6 +23,7 @@ from choral.errors import (
 from choral.primitives.entropy import seeded
 from choral.primitives.identity import Identity
 from choral.protocol.access import Access, verify_access
+from house import Proxy, house, until
 
 ME = Identity.generate(seeded(b"me"))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

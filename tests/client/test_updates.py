@@ -6,10 +6,10 @@ import asyncio
 
 import numpy as np
 import pytest
-from house import CLASSES, FEATURES, house
 
 from choral.errors import UpdateError
 from choral.learning import Evaluation, Softmax
+from house import CLASSES, FEATURES, house
 
 
 def odd(spoil) -> Softmax:

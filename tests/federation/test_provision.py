@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from house import make_folder, make_task
 
 from choral.errors import ParameterError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.provision import provision
 from choral.primitives.entropy import seeded
+from house import make_folder, make_task
 
 
 def make(root, **changes):

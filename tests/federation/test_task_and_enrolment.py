@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import tomli_w
-from house import make_folder, make_task
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from choral.errors import IdentityError, ParameterError, WireError
 from choral.federation.enrolment import Federation, Participant
 from choral.federation.task import Model, Rule, Task, read_toml
 from choral.protocol.wire import pack
+from house import make_folder, make_task
 
 TASK, _ = make_task(5)
 CHANGES = {

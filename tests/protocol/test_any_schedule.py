@@ -6,10 +6,10 @@ import pytest
 from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from stage import Stage
 
 from choral.errors import OutOfPhase, RoundAborted
 from choral.protocol.aggregator import Phase
+from stage import Stage
 
 OPEN = [Phase.ADVERTISE, Phase.SHARE, Phase.MASK, Phase.CONSISTENCY, Phase.UNMASK]
 COHORT = st.integers(0, 6)

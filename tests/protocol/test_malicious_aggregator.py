@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from stage import CTX, Stage, enrol, reseal
 
 from choral.errors import ChoralError, CohortTooSmall, OutOfPhase, ParameterError, PeerError
 from choral.primitives.agreement import public_key
@@ -25,6 +24,7 @@ from choral.protocol.messages import (
     Survivors,
 )
 from choral.protocol.transcript import sign, survivors_digest
+from stage import CTX, Stage, enrol, reseal
 
 
 def refuses(stage, name, message, error, reason):

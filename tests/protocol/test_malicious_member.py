@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import Stage, enrol, reseal
 
 from choral.errors import ChoralError, OutOfPhase, PeerError, RoundAborted
 from choral.primitives import shamir
@@ -21,6 +20,7 @@ from choral.primitives.entropy import seeded
 from choral.protocol.aggregator import Phase
 from choral.protocol.messages import Complaint, MaskedVector
 from choral.protocol.transcript import sign
+from stage import Stage, enrol, reseal
 
 SMALL_ORDER = bytes([1]) + bytes(31)
 

@@ -8,11 +8,11 @@ import itertools
 
 import numpy as np
 import pytest
-from stage import Stage
 
 from choral.primitives.keystream import Stream, add_keystreams
 from choral.protocol import phases
 from choral.protocol.sealing import seal_context, seal_key
+from stage import Stage
 
 D, A = 8192, 512
 LOW, HIGH = 170, 360  # chi-square with 255 degrees of freedom: 1e-5 of its mass lies outside on either side

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from house import House, Player, answer, house, make_folder, problem, raw, until
 
 from choral.errors import (
     IdentityError,
@@ -27,6 +26,7 @@ from choral.protocol import wire
 from choral.protocol.access import Access, header
 from choral.protocol.messages import Advertise, Inbox, MaskedVector, Shares
 from choral.protocol.transcript import sign
+from house import House, Player, answer, house, make_folder, problem, raw, until
 
 
 @pytest.fixture

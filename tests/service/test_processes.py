@@ -17,12 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
-from house import Player, examples, free_port, make_folder, run_member
 
 from choral.data import save_shard
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record, verify
 from choral.service.store import Store
+from house import Player, examples, free_port, make_folder, run_member
 
 pytestmark = pytest.mark.e2e
 QUICK = {"JOIN_SECONDS": "5", "PHASE_SECONDS": "8", "GONE_SECONDS": "0.5"}

@@ -10,7 +10,6 @@ import weakref
 
 import numpy as np
 import pytest
-from house import CLASSES, FEATURES, Player, house, until
 
 from choral.client.journal import Journal
 from choral.errors import OutOfPhase, RoundAborted, ShuttingDown, Superseded, UnknownRound
@@ -18,6 +17,7 @@ from choral.learning import Softmax, model_file
 from choral.protocol import wire
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.messages import MaskedVector
+from house import CLASSES, FEATURES, Player, house, until
 
 
 class Slow(Softmax):

@@ -6,7 +6,6 @@ import sqlite3
 from dataclasses import replace
 
 import pytest
-from house import House, make_folder
 
 from choral.errors import ParameterError, RecordError, RoundAborted
 from choral.federation.totals import Totals
@@ -15,6 +14,7 @@ from choral.service import settings
 from choral.service.presence import Presence
 from choral.service.store import FILE, RoundRow, Store
 from choral.service.training import Training
+from house import House, make_folder
 
 
 @pytest.fixture
