@@ -272,16 +272,16 @@ def verified(running: Compose) -> None:
 
 
 STRANGER = """
-import os, pathlib, shutil, sys
+import os, pathlib, shutil, tomllib
 from choral.primitives import entropy
 from choral.primitives.identity import Identity
 folder = pathlib.Path('/tmp/stranger')
 shutil.copytree('/etc/choral', folder, ignore=shutil.ignore_patterns('identity.pem'))
 mine = Identity.generate(entropy.system)
 mine.save(folder / 'identity.pem')
-text = (folder / 'federation.toml').read_text().split('\\n')
-text = [f'client1 = "{mine.public.hex()}"' if line.startswith('client1 =') else line for line in text]
-(folder / 'federation.toml').write_text('\\n'.join(text))
+text = (folder / 'federation.toml').read_text()
+pinned = tomllib.loads(text)['members']['client1']
+(folder / 'federation.toml').write_text(text.replace(pinned, mine.public.hex()))
 data, state = '/data/client_1_data.npy', '/tmp/state'
 os.execvp('choral', ['choral', 'join', str(folder), '--data', data, '--state', state, '--patience', '5'])
 """
