@@ -21,6 +21,7 @@ import numpy as np
 from figures import SIZES, Figure, table
 from http_round import MEMBERS, secure_over_plain
 from masking import encode_decode_ns, mask_over_limit
+from training import train_over_loop
 
 HERE = Path(__file__).parent
 COHORT, DROPS = 100, 10
@@ -72,6 +73,14 @@ def main() -> None:
         f"A member: masks of {MEMBERS} streams over the limit (AES-128-CTR and one add), and the encoding",
         ["d", "mask / limit", "ns a parameter and stream", "encode + decode, ns a parameter"],
         rows,
+    )
+    _progress("local training")
+    trained = train_over_loop(times * 3)
+    medians["train_over_loop"] = {name: figure.median for name, figure in trained.items()}
+    table(
+        "A member: local training over the plain numpy loop, one epoch of 6,000 images of 28 x 28",
+        ["model, examples", "ratio"],
+        list(trained.items()),
     )
     rows = []
     for d in sizes:
