@@ -32,6 +32,7 @@ def mnist():
         (2, "dirichlet:0.5", 91.4),
         (10, "iid", 92.3),
         (10, "dirichlet:0.5", 91.8),
+        (10, "dirichlet:0.1", 87.6),
         (100, "iid", 92.2),
         (100, "dirichlet:0.5", 91.4),
     ],
