@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 import os
 import secrets
 import stat
@@ -119,17 +120,20 @@ def load(path: str | os.PathLike[str], *, features: int | None = None, classes: 
             kind = "a directory" if path.is_dir() else "not a regular file"
             _refuse(path, f"it is {kind}", "a .npy file", "give the path of the shard itself")
         with path.open("rb") as file:
-            records = _map(path, file, features)
+            pages, records = _map(path, file, features)
     except OSError as error:
         raise ShardError(
             f"{path}: cannot be read ({error.strerror or error}); expected a .npy file",
             hint=f"check the path and its permissions, or {_RESAVE}",
         ) from error
-    shard = Shard(path, np.asarray(records["image"]), np.ascontiguousarray(records["label"]))
-    shard.labels.flags.writeable = False
-    _check_labels(path, shard.labels, classes)
-    _check_finite(path, shard.images)
-    return shard
+    images, labels = records["image"], np.empty(len(records), np.uint8)
+    for start, block in _blocks(images):
+        labels[start : start + len(block)] = records["label"][start : start + len(block)]
+        _check_finite(path, block, start)
+        _let_go(pages, start + len(block), len(records))
+    labels.flags.writeable = False
+    _check_labels(path, labels, classes)
+    return Shard(path, images, labels)
 
 
 def save_shard(path: str | os.PathLike[str], X: ArrayLike, y: ArrayLike) -> Path:  # noqa: N803
@@ -165,8 +169,8 @@ def save_shard(path: str | os.PathLike[str], X: ArrayLike, y: ArrayLike) -> Path
     return path
 
 
-def _map(path: Path, file: BinaryIO, features: int | None) -> NDArray[np.void]:
-    """Map the records of an open file, once its header and its size agree."""
+def _map(path: Path, file: BinaryIO, features: int | None) -> tuple[mmap.mmap, NDArray[np.void]]:
+    """Map the records of an open file, once its header and its size agree. The mapping, and the records."""
     size = os.fstat(file.fileno()).st_size
     dtype, shape, offset = _read_header(path, file.read(MAX_HEADER))
     _check_dtype(path, dtype, shape, features)
@@ -182,7 +186,15 @@ def _map(path: Path, file: BinaryIO, features: int | None) -> NDArray[np.void]:
             f"copy the file again if it was cut short, or {_RESAVE}",
         )
     # The same open file that was checked, so nobody can swap the path in between.
-    return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=(count,))
+    pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pages, np.frombuffer(pages, dtype, count, offset)
+
+
+def _let_go(pages: mmap.mmap, done: int, of: int) -> None:
+    """Of what was read for checking nothing stays in this process's memory: it is read again when used."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        end = len(pages) if done == of else len(pages) * done // of
+        pages.madvise(mmap.MADV_DONTNEED, 0, end)
 
 
 def _read_header(path: Path, prefix: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
