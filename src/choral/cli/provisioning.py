@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from choral.cli.floors import MINIMUM, TOLERATED
 from choral.cli.terminal import console, steps
 from choral.cli.tls import tls_of
 from choral.cli.trainers import parse_options, trainer_for
@@ -60,15 +61,8 @@ MOST_ENVELOPES = 50  # members: bench/sealing.py
 @click.option(
     "--url", default="http://127.0.0.1:8750", show_default=True, help="Where members find the aggregator."
 )
-@click.option(
-    "--minimum", type=click.IntRange(2), help="Smallest cohort that members accept.  [default: 3; 2 of 2]"
-)
-@click.option(
-    "--tolerated",
-    default="quarter",
-    show_default=True,
-    help="How many members of a cohort may collude with the aggregator.",
-)
+@MINIMUM
+@TOLERATED
 @click.option("--largest-cohort", type=click.IntRange(2, LARGEST_COHORT), help="[default: all members]")
 @click.option("--clip", default=8.0, show_default=True, help="Range of an update's coordinates.")
 @click.option(

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from choral.cli.data import examples_of
+from choral.cli.floors import MINIMUM, TOLERATED
 from choral.cli.speed import race
 from choral.cli.terminal import console, errors, percent, size
 from choral.cli.trainers import parse_options, trainer_for
@@ -59,15 +60,8 @@ FEW = 10  # examples a member: below it, a person should know
 @click.option(
     "--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the model, e.g. epochs=5 rate=0.5."
 )
-@click.option(
-    "--minimum", type=click.IntRange(2), help="Smallest cohort that members accept.  [default: 3; 2 of 2]"
-)
-@click.option(
-    "--tolerated",
-    default="quarter",
-    show_default=True,
-    help="How many members of a cohort may collude with the aggregator.",
-)
+@MINIMUM
+@TOLERATED
 @click.option(
     "--speed",
     metavar="lognormal:SIGMA",
