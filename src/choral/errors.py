@@ -1,7 +1,8 @@
 """The error tree. Every error says what was found, what was expected and, as a hint, what to do.
 
 `slug` is the stable name of a kind of error: the last part of the problem type that the
-aggregator answers with (PROTOCOL §7) and the key a program may branch on.
+aggregator answers with (PROTOCOL §7) and the key a program may branch on. `rule` is the number of the
+rule of PROTOCOL that was broken, for example "4.2.2": another implementation need not match our English.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ class ChoralError(Exception):
 
     slug = "error"
 
-    def __init__(self, reason: str, *, hint: str | None = None) -> None:
+    def __init__(self, reason: str, *, hint: str | None = None, rule: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+        self.rule = rule
         if hint:  # so that a traceback shows it, too
             self.add_note(f"hint: {hint}")
 
@@ -57,8 +59,15 @@ class PeerError(ChoralError):
 
     slug = "peer"
 
-    def __init__(self, reason: str, *, culprits: Iterable[str] = (), hint: str | None = None) -> None:
-        super().__init__(reason, hint=hint)
+    def __init__(
+        self,
+        reason: str,
+        *,
+        culprits: Iterable[str] = (),
+        hint: str | None = None,
+        rule: str | None = None,
+    ) -> None:
+        super().__init__(reason, hint=hint, rule=rule)
         self.culprits = tuple(culprits)
 
 
@@ -75,7 +84,10 @@ class OutOfPhase(PeerError):
 
 
 class RoundAborted(ChoralError):
-    """A round that ended without a sum. `missing` names who was waited for in vain."""
+    """A round that ended without a sum. `missing` names who was waited for in vain.
+
+    `culprits` are whom the evidence points at, `proven` those of them against whom it is a proof (§4.5).
+    """
 
     slug = "round-aborted"
 
@@ -85,11 +97,14 @@ class RoundAborted(ChoralError):
         *,
         missing: Iterable[str] = (),
         culprits: Iterable[str] = (),
+        proven: Iterable[str] = (),
         hint: str | None = None,
+        rule: str | None = None,
     ) -> None:
-        super().__init__(reason, hint=hint)
+        super().__init__(reason, hint=hint, rule=rule)
         self.missing = tuple(missing)
         self.culprits = tuple(culprits)
+        self.proven = tuple(proven)
 
 
 class RecordError(ChoralError):
