@@ -252,7 +252,7 @@ def _refusal(answer: _Answer) -> ChoralError:
             hint="is there something else at this address, a proxy perhaps?",
         )
     kind = _KINDS.get(slug, ChoralError)
-    named = {
+    named: dict[str, Any] = {
         key: value
         for key, value in names.items()
         if (key == "culprits" and issubclass(kind, errors.PeerError | errors.RoundAborted))
