@@ -201,6 +201,39 @@ async def test_an_aggregator_killed_around_its_commit_loses_and_doubles_nothing(
             process.wait()
 
 
+async def test_an_aggregator_that_was_suspended_for_longer_than_polls_last_goes_on(tmp_path, monkeypatch):
+    """A laptop's lid, a VM that is moved: on waking every poll is over, and its client has hung up."""
+    monkeypatch.setenv("CHORAL_WAIT_SECONDS", "0.8")
+    hall = Hall(tmp_path, 4, rounds=2)
+    try:
+        aggregator = hall.serve()
+        asking = Player(hall.root / "m4", hall.url)
+        path = "/v1/records?after=0"
+        signed = asking.header("GET", path, time.time())
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {signed}\r\n\r\n"
+        polls = []
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", hall.port)
+            writer.write(head.encode())
+            polls.append(writer)
+        await asyncio.sleep(0.3)
+        aggregator.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(1.5)
+        for writer in polls:
+            writer.transport.abort()
+        await asyncio.sleep(0.1)
+        aggregator.send_signal(signal.SIGCONT)
+        members = [asyncio.create_task(run_member(hall.root / f"m{i}", hall.url, [])) for i in (1, 2, 3)]
+        await finish(hall, members, 2)
+        aggregator.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(aggregator.wait, 10) == 0
+        await asking.leave()
+    finally:
+        for process in hall.processes:
+            process.kill()
+            process.wait()
+
+
 def test_a_member_killed_in_the_middle_comes_back_and_takes_part_again(tmp_path):
     hall = Hall(tmp_path, 4, rounds=25)
     hall.startup = "10"

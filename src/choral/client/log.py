@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from choral.client.journal import Journal
 from choral.client.transport import Report, Transport
@@ -87,10 +88,10 @@ class ModelLog:
 
     async def newer_within(self, version: int, seconds: float) -> None:
         """Wait for a version above `version`, but not for long."""
-        try:
-            await asyncio.wait_for(self.newer_than(version), seconds)
-        except TimeoutError:
-            return
+        # in this very task: `asyncio.wait_for` of Python 3.11 can leave the lock taken
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.newer_than(version)
 
     def promise(self, record: Record) -> None:
         """A round was told that it led to `record`: the log must say so too.

@@ -13,7 +13,7 @@ import structlog
 from quart import Quart, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from choral.errors import ChoralError, IdentityError, PeerError, ShuttingDown, UnknownRound, WireError
+from choral.errors import ChoralError, IdentityError, PeerError, UnknownRound, WireError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.records import PAGE, Records
 from choral.protocol import wire
@@ -125,20 +125,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         after = max(-1, request.args.get("after", -1, int))
 
         async def stretch() -> bytes:
-            head = rounds.training.head
-            if head.version == after:
-                async with rounds.progress:
-                    try:
-                        await asyncio.wait_for(
-                            rounds.progress.wait_for(
-                                lambda: rounds.training.head.version > after or rounds.draining
-                            ),
-                            settings.wait_seconds,
-                        )
-                    except TimeoutError:
-                        raise StillWaiting from None
-                if rounds.training.head.version == after:  # an empty answer would be asked again at once
-                    raise ShuttingDown("the aggregator is stopping")
+            await rounds.newer_than(after)
             newest = rounds.training.head.version
             found = await asyncio.to_thread(store.records, after, PAGE) if after < newest else ()
             return wire.encode(Records(newest, tuple(found)))

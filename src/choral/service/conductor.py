@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -328,7 +328,12 @@ def born(rows: list[RoundRow], version: int) -> float | None:
     return None
 
 
-async def or_timeout(waiting: Any, seconds: float) -> None:
-    """Wait, but not for longer than that."""
+async def or_timeout(waiting: Awaitable[object], seconds: float) -> None:
+    """Wait, but not for longer than that.
+
+    In the caller's own task: `asyncio.wait_for` of Python 3.11 makes another one, which a caller that is
+    cancelled at the very end leaves behind, with whatever lock it takes then; and it may swallow the cancel.
+    """
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(waiting, seconds)
+        async with asyncio.timeout(seconds):
+            await waiting

@@ -307,6 +307,26 @@ class Rounds:
 
     # ----- around -----------------------------------------------------------------------------
 
+    async def newer_than(self, version: int) -> None:
+        """Wait for a model version above `version`, if that is the newest.
+
+        Raises:
+            StillWaiting: not within `wait_seconds`.
+            ShuttingDown: there will be none; an empty answer would be asked again at once.
+        """
+
+        def moved() -> bool:
+            return self.training.head.version != version
+
+        if moved():
+            return
+        async with self.progress:
+            await or_timeout(
+                self.progress.wait_for(lambda: moved() or self.draining), self.settings.wait_seconds
+            )
+        if not moved():
+            raise ShuttingDown("the aggregator is stopping") if self.draining else StillWaiting
+
     def status(self) -> dict[str, Any]:
         """What everybody in the federation may know: never a vector, never a single member's figure."""
         now = self._clock()
