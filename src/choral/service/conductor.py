@@ -31,6 +31,7 @@ from choral.service.store import RoundRow, Store
 from choral.service.training import Training
 
 _TICK = 0.25  # seconds after which a vanished member is noticed without an event
+_OVERSLEPT = 1.0  # seconds: a tick that took so much longer was no tick
 _REASONS_KEPT = 64
 _TELLING = 1.0  # seconds in which the survivors fetch what their round led to
 _LATE_NAMED = 256  # members of a federation of which those that came late are remembered by name
@@ -197,9 +198,21 @@ class Conductor:
             await self._announce()
 
     async def _collect(self, live: LiveRound, phase: Phase) -> None:
-        """Until everybody that is waited for has sent its message, or the deadline."""
+        """Until everybody that is waited for has sent its message, or the deadline.
+
+        While this process does not run (suspended, paused, moved) no time passes for a phase: what its
+        members sent meanwhile waits in the sockets, and is read after the next look at the deadline.
+        """
+        looked = self._clock()
         while True:
             live.wake.clear()
+            looked, before = self._clock(), looked
+            if (slept := looked - before - _TICK) > _OVERSLEPT:
+                live.deadline += slept
+                self.presence.slept(before, looked)
+                log.warning(
+                    "the aggregator did not run for a while", round=live.short, seconds=round(slept, 1)
+                )
             over = self._clock() >= live.deadline
             if phase is Phase.ADVERTISE:
                 if self._cohort_complete(live, over=over):

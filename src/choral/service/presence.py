@@ -30,6 +30,7 @@ class Presence:
         self._clock = clock
         self._gone = gone_seconds
         self._startup_over = clock() + startup_seconds
+        self._slept_until = clock()
         self._changed = changed
         self._open: dict[str, Counter[str]] = {name: Counter() for name in members}
         self._heard: dict[str, float] = {}
@@ -71,6 +72,16 @@ class Presence:
     def states(self) -> list[str]:
         """`state` of every enrolled member."""
         return [self.state(member) for member in self._open]
+
+    def slept(self, since: float, until: float) -> None:
+        """Nobody could be heard from `since` to `until`: it counts for nobody. May be said twice."""
+        since = max(since, self._slept_until)
+        if until <= since:
+            return
+        self._slept_until = until
+        self._startup_over += until - since if self._startup_over > since else 0.0
+        for member, heard in self._heard.items():
+            self._heard[member] = heard + until - max(since, min(heard, until))
 
     def waited_for(self, member: str) -> bool:
         """Whether a round should wait for this member."""
