@@ -96,7 +96,9 @@ def test_the_log_verifies_from_disk_and_over_the_network(trained) -> None:
     lines = [json.loads(line) for line in ok("log", "fed/aggregator", "--json", cwd=folder).splitlines()]
     assert [line["version"] for line in lines] == list(range(6))
     assert lines[-1]["survivors"]
-    assert lines[-1]["accuracy_before"] > 0.5
+    assert lines[-1]["accuracy"] is None, "the newest version is not measured yet"
+    assert lines[-2]["accuracy"] > 0.5
+    assert (lines[0]["measured_by"], [line["best"] for line in lines].count(True)) == (3, 1)
 
 
 def test_every_version_predicts_and_a_later_one_better(trained) -> None:

@@ -130,10 +130,10 @@ def test_watch_ends_tidily_by_ctrl_c(trained):
         seen += os.read(ours, 65536)
     process.send_signal(signal.SIGINT)
     until = time.monotonic() + 10
-    while process.poll() is None and time.monotonic() < until:
+    while time.monotonic() < until:
         try:
             seen += os.read(ours, 65536)
-        except OSError:
+        except OSError:  # it has ended, and all that it said was read
             break
     assert process.wait(10) == 130
     assert b"\x1b[?1049l" in seen  # the screen is given back
@@ -338,3 +338,22 @@ def test_a_clock_that_is_off_is_told_by_how_much(off, how):
 
 def test_the_aggregator_is_there_throughout(trained):
     assert httpx.get(f"{trained[1]}/livez").is_success
+
+
+# ----- a version's figures stand in its own row -----------------------------------------------
+
+
+def test_the_log_the_page_and_the_report_show_a_versions_figures_in_its_own_row(trained, report):
+    folder, url = trained
+    lines = [json.loads(line) for line in ok("log", "fed/aggregator", "--json", cwd=folder).splitlines()]
+    picture = json.loads(ok("watch", url, "--json", cwd=folder))["state"]
+    page = {line["version"]: line for line in picture["log"]}
+    assert picture["curve"] == [[line["version"], line["accuracy"], line["loss"]] for line in lines[:-1]]
+    for line in lines:
+        for name in ("accuracy", "loss", "measured_by", "measured_on", "best"):
+            assert page[line["version"]][name] == line[name]
+    assert lines[0]["accuracy"] == pytest.approx(0.1, abs=0.1), "version 0 knows nothing"
+    assert lines[-1]["accuracy"] is None, "the newest version is not measured yet"
+    (row,) = re.findall(rf"<code>{lines[2]['parameters']}</code>.*?</tr>", report)
+    assert f"{100 * lines[2]['accuracy']:.1f}%" in row
+    assert f"{lines[2]['measured_on']:g} examples of 4 members" in row

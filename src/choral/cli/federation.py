@@ -19,7 +19,7 @@ from choral.client import participate
 from choral.client.syft import carrier as file_carrier
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
-from choral.federation.progress import progress_of
+from choral.federation.progress import Measurement, measured, progress_of
 from choral.federation.records import Record
 from choral.service import settings as service_settings
 from choral.service.serve import serve as run_aggregator
@@ -160,36 +160,45 @@ def log(folder: Path, state: Path | None, as_json: bool) -> None:
     me = Participant.load(folder)
     with working("reading and verifying the log"):
         found = Log(me, state).records
-    progress = progress_of(found)
+    progress, measures = progress_of(found), measured(found)
+    best = progress.best
     if as_json:
         for record in found:
-            click.echo(json.dumps({**_record(record), "best": record.version == progress.best}))
+            said = _record(record, measures.get(record.version))
+            click.echo(json.dumps({**said, "best": best is not None and record.version == best.version}))
         return
-    table = Table("version", "model", "round", "survivors", "examples", "before", "loss", "", box=None)
+    table = Table("version", "model", "round", "in it", "examples", "right", "loss", "on", "", box=None)
     for record in found:
-        metrics = record.metrics
+        metrics, measure = record.metrics, measures.get(record.version)
         table.add_row(
             str(record.version),
             record.parameters.hex()[:12],
             record.round_id.hex()[:12] if record.version else "–",
             ", ".join(sorted(record.survivors)) or "–",
             str(metrics.weight) if metrics else "–",
-            percent(metrics.accuracy) if metrics else "–",
-            f"{metrics.mean_loss:.4f}" if metrics and metrics.mean_loss is not None else "–",
-            "[green]best[/]" if record.version == progress.best else "",
+            percent(measure.accuracy) if measure else "–",
+            f"{measure.loss:.4f}" if measure else "–",
+            _on(measure) if measure else "–",
+            "[green]best[/]" if best is not None and record.version == best.version else "",
         )
     console.print(table)
     console.print(f"{len(found)} records, every signature and link verified")
-    if progress.best is not None:
+    if best is not None and progress.chosen is not None:
         console.print(
-            f"best version: {progress.best}, {percent(progress.accuracy)} right on held-out data,"
-            f" mean loss {progress.loss:.4f} (of those measured: the newest one never is)"
+            f"best version: {best.version}, {percent(best.accuracy)} right, mean loss {best.loss:.4f}, of"
+            f" the {progress.chosen.count} that the same {_on(best)} measured (the newest one never is)"
         )
+    elif measures:
+        console.print("no version is the best: no two of them were measured by the same members")
     if found and found[-1].version < me.task.rounds and progress.over(me.task):
         console.print(f"training ended early: {me.task.patience} versions in a row were no better")
 
 
-def _record(record: Record) -> dict[str, Any]:
+def _on(measure: Measurement) -> str:
+    return f"{measure.members} members' {measure.examples:g} examples"
+
+
+def _record(record: Record, measure: Measurement | None) -> dict[str, Any]:
     metrics = record.metrics
     return {
         "version": record.version,
@@ -198,8 +207,10 @@ def _record(record: Record) -> dict[str, Any]:
         "round": record.round_id.hex(),
         "survivors": list(record.survivors),
         "weight": metrics.weight if metrics else None,
-        "accuracy_before": metrics.accuracy if metrics else None,
-        "loss_before": metrics.mean_loss if metrics else None,
+        "accuracy": measure.accuracy if measure else None,
+        "loss": measure.loss if measure else None,
+        "measured_by": measure.members if measure else None,
+        "measured_on": measure.examples if measure else None,
     }
 
 

@@ -13,7 +13,7 @@ from choral.cli.report import Findings, report
 from choral.cli.terminal import console, working
 from choral.errors import ParameterError
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.federation.progress import progress_of
+from choral.federation.progress import measured, progress_of
 from choral.service import view
 from choral.service.store import RoundRow, Store
 
@@ -73,8 +73,7 @@ def findings(me: Participant, state: Path | None) -> Findings:
         (data,) = fetch(me, "/v1/rounds")
         rows = [_row(row) for row in json.loads(data)]
     names = list(me.federation.members)[:_LARGE]
-    points = [point for point in map(view.point, records) if point is not None]
-    found = view.history(me, points, records[-ROUNDS:], rows, progress_of(records))
+    found = view.history(me, measured(records), records[-ROUNDS:], rows, progress_of(records))
     found["grid"] = [view.round_of(row, names) for row in rows if row.state != "open"]
     plan = me.task.plan
     bounds = [

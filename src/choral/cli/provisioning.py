@@ -74,7 +74,7 @@ MOST_ENVELOPES = 50  # members: bench/sealing.py
     default=0,
     show_default=True,
     type=click.IntRange(0),
-    help="End early when so many versions in a row were no better on held-out data.  0: never.",
+    help="End early when the same members found so many versions in a row no better.  0: never.",
 )
 @click.option(
     "--max-staleness",

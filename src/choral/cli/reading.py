@@ -58,11 +58,13 @@ class Log:
             )
         newest = self.records[-1].version
         if version == "best":
-            version = progress_of(self.records).best
-            if version is None:
+            best = progress_of(self.records).best
+            if best is None:
                 raise ParameterError(
-                    "no version was measured yet", hint="members measure on held-out data: `--holdout`"
+                    "no version is the best: no two of them were measured by the same members",
+                    hint="`choral log` shows who measured which; --version takes a number, too",
                 )
+            version = best.version
         if isinstance(version, str):
             version = None
         if version is not None and not 0 <= version <= newest:

@@ -96,11 +96,19 @@ def _figures(state: dict[str, Any]) -> str:
             ("Accuracy", f"{percent(last[1] if last else None)}<small>"
              f"{f'of version {last[0]}, on held-out data' if last else 'not measured'}</small>"),
             ("Best", f"{percent(best['accuracy'] if best else None)}<small>"
-             f"{'version ' + str(best['version']) if best else ''}</small>"),
+             f"{_best(best) if best else 'no two versions compare'}</small>"),
             ("Rounds", f"{done}<small>and {len(state['grid']) - done} without a sum</small>"),
         ],
         "figures",
     )  # fmt: skip
+
+
+def _best(best: dict[str, Any]) -> str:
+    return f"version {best['version']}, on {_on(best['members'], best['examples'])}"
+
+
+def _on(members: int | None, examples: float) -> str:
+    return "–" if members is None else f"{examples:g} examples of {members} members"
 
 
 def _curves(state: dict[str, Any]) -> str:
@@ -232,11 +240,22 @@ def _log(state: dict[str, Any]) -> str:
             f"{line['version']}{' <span class=best>best</span>' if line['best'] else ''}",
             f"<code>{line['model']}</code>", f"<code>{line['record'][:16]}…</code>",
             str(line["survivors"] or "–"), "–" if line["weight"] is None else str(line["weight"]),
+            percent(line["accuracy"]), "–" if line["loss"] is None else f"{line['loss']:.4f}",
+            _on(line["measured_by"], line["measured_on"]),
         ]
         for line in state["log"]
     ]  # fmt: skip
-    heads = ("Version", "SHA-256 of the model", "record", "members", "examples")
-    return _card("Model log", _table("Versions, newest first", heads, rows, (3, 4)))
+    heads = (
+        "Version",
+        "SHA-256 of the model",
+        "record",
+        "members",
+        "examples",
+        "right",
+        "loss",
+        "measured on",
+    )
+    return _card("Model log", _table("Versions, newest first", heads, rows, (3, 4, 5, 6, 7)))
 
 
 def _security(found: Findings) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from choral.federation.enrolment import Participant
-from choral.federation.progress import Progress
+from choral.federation.progress import Measurement, Progress, note
 from choral.protocol.aggregator import Phase
 from choral.service import view
 from choral.service.conductor import or_timeout
@@ -53,7 +53,7 @@ class Feed:
         self._looking: asyncio.Task[None] | None = None
         self._updating = asyncio.Lock()
         self._read = -1
-        self._points: list[view.Point] = []
+        self._measured: dict[int, Measurement] = {}
         self._progress = Progress()
         self._key: tuple[int, int] = (-1, -1)
         self._state, self._live = b"", b""
@@ -69,11 +69,16 @@ class Feed:
         if len(self._pages) >= PAGES:
             raise Refused(503, "too-many-pages", f"{PAGES} dashboards are open already", "close some of them")
 
-    def versions(self, before: int) -> bytes:
+    async def versions(self, before: int) -> bytes:
         """A page of the model log as JSON, newest first, from the version below `before` on."""
+        await self._update()  # what was measured is known up to the newest record
+        return await asyncio.to_thread(self._page, before)
+
+    def _page(self, before: int) -> bytes:
         start = max(-1, before - 1 - VERSIONS)
-        found = self._store.records(start, before - 1 - start)
-        return json.dumps([view.version_of(record, self._progress) for record in reversed(found)]).encode()
+        found = reversed(self._store.records(start, before - 1 - start))
+        best = self._progress.best
+        return json.dumps([view.version_of(record, self._measured, best) for record in found]).encode()
 
     async def pictures(self) -> AsyncIterator[bytes]:
         """The whole picture at once, then each half when it has changed."""
@@ -138,12 +143,11 @@ class Feed:
         fresh = self._store.records(self._read)
         for record in fresh:
             self._progress = self._progress.after(record)
-            if (measured := view.point(record)) is not None:
-                self._points.append(measured)
+            note(self._measured, self._progress.latest)
             self._read = record.version
         newest = self._store.records(self._read - VERSIONS)
         rows = self._store.rounds(ROUNDS)
-        found = view.history(self._me, self._points, newest, rows, self._progress)
+        found = view.history(self._me, self._measured, newest, rows, self._progress)
         return json.dumps(found, separators=(",", ":")).encode()
 
     def live(self) -> dict[str, Any]:

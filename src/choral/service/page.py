@@ -91,7 +91,7 @@ def add_page(app: Quart, aggregator: Participant, rounds: Rounds, store: Store) 
     @app.get("/v1/versions")
     async def versions() -> Response:
         guard.check()
-        data = await asyncio.to_thread(feed.versions, max(0, request.args.get("before", 0, int)))
+        data = await feed.versions(max(0, request.args.get("before", 0, int)))
         return Response(data, 200, _HEADERS, content_type="application/json")
 
     @app.get("/models/<int:version>")

@@ -6,11 +6,12 @@ Never a vector, never a single member's figure: nothing that the aggregator woul
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from choral import __version__
 from choral.federation.enrolment import Participant
-from choral.federation.progress import Progress
+from choral.federation.progress import Measurement, Progress
 from choral.federation.records import Record
 from choral.protocol.aggregator import Phase
 from choral.service.live import PHASES, LiveRound
@@ -19,7 +20,7 @@ from choral.service.store import RoundRow
 NAMED = 200  # members that are shown by name
 CHIPS = 48  # names at one place of a station
 POINTS = 400  # of a curve
-Point = tuple[int, float | None, float | None]
+Point = tuple[int, float, float]
 STATION = {
     Phase.ADVERTISE: "advertise",
     Phase.SHARE: "share",
@@ -31,12 +32,9 @@ STATION = {
 IN, LATE, ABSENT, NO_SHARES, NO_VECTOR, ABORTED, MISSING = "il-smax"
 
 
-def point(record: Record) -> Point | None:
-    """Version, accuracy and loss that this record measured: of the version before it."""
-    metrics = record.metrics
-    if record.version == 0 or metrics is None or metrics.mean_loss is None:
-        return None
-    return record.version - 1, metrics.accuracy, metrics.mean_loss
+def curve(measured: Mapping[int, Measurement]) -> list[Point]:
+    """Version, accuracy and loss of what was measured, oldest first."""
+    return [(version, one.accuracy, one.loss) for version, one in sorted(measured.items())]
 
 
 def thin(points: Sequence[Point], most: int = POINTS) -> list[Point]:
@@ -111,9 +109,11 @@ def round_of(row: RoundRow, names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def version_of(record: Record, progress: Progress) -> dict[str, Any]:
+def version_of(
+    record: Record, measured: Mapping[int, Measurement], best: Measurement | None
+) -> dict[str, Any]:
     """A line of the model log. Its signature and its link were verified when it was read."""
-    metrics = record.metrics
+    metrics, measure = record.metrics, measured.get(record.version)
     return {
         "version": record.version,
         "model": record.parameters.hex(),
@@ -121,7 +121,11 @@ def version_of(record: Record, progress: Progress) -> dict[str, Any]:
         "round": record.round_id.hex()[:12] if record.version else None,
         "survivors": len(record.survivors),
         "weight": metrics.weight if metrics else None,
-        "best": record.version == progress.best,
+        "accuracy": measure.accuracy if measure else None,
+        "loss": measure.loss if measure else None,
+        "measured_by": measure.members if measure else None,
+        "measured_on": measure.examples if measure else None,
+        "best": best is not None and record.version == best.version,
     }
 
 
@@ -137,7 +141,7 @@ def saw(rows: Sequence[RoundRow]) -> dict[str, Any] | None:
 
 def history(
     aggregator: Participant,
-    points: Sequence[Point],
+    measured: Mapping[int, Measurement],
     newest: Sequence[Record],
     rows: Sequence[RoundRow],
     progress: Progress,
@@ -145,12 +149,14 @@ def history(
     """Everything that changes only when a round ends.
 
     Args:
+        measured: what is known of which version.
         newest: the last records, oldest first, for the model log.
         rows: the last rounds, oldest first.
     """
     task, federation = aggregator.task, aggregator.federation
     names = list(federation.members)[:NAMED]
     over = [row for row in rows if row.state != "open"]
+    best = progress.best
     return {
         "federation": federation.name,
         "choral": __version__,
@@ -160,15 +166,13 @@ def history(
         "rounds": task.rounds,
         "version": newest[-1].version if newest else 0,
         "over": progress.over(task),
-        "best": None
-        if progress.best is None
-        else {"version": progress.best, "accuracy": progress.accuracy, "loss": progress.loss},
+        "best": None if best is None else asdict(best),
         "security": security(aggregator),
         "members": names,
         "unnamed": len(federation.members) - len(names),
-        "curve": thin(points),
+        "curve": thin(curve(measured)),
         "grid": [round_of(row, names) for row in over],
-        "log": [version_of(record, progress) for record in reversed(newest)],
+        "log": [version_of(record, measured, best) for record in reversed(newest)],
         "saw": saw(over),
     }
 
