@@ -13,7 +13,7 @@ RUN --mount=type=secret,id=pip_ca \
     if [ -z "$PIP_INDEX_URL" ]; then unset PIP_INDEX_URL; fi; \
     python -m venv --without-pip /opt/choral && \
     pip --disable-pip-version-check --python /opt/choral/bin/python install --no-cache-dir --no-compile \
-        --only-binary :all: --require-hashes -r requirements.lock && \
+        --only-binary :all: --no-deps --require-hashes -r requirements.lock && \
     find /opt/choral -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + && \
     /opt/choral/bin/python -m compileall -q -j 0 /opt/choral/lib
 COPY pyproject.toml README.md LICENSE ./

@@ -1,6 +1,6 @@
 """The page in a real browser, over a federation of real processes: a member dies and comes back.
 
-Needs Chromium and the package playwright; neither is in the lock files. CHORAL_CHROMIUM names the browser
+Needs Chromium and the package playwright (locks/browser.lock). CHORAL_CHROMIUM names the browser
 if it is not found by itself, CHORAL_SCREENSHOTS a folder to keep the pictures in.
 """
 

@@ -21,7 +21,7 @@ pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft
 try:
     importlib.metadata.version("syft")
 except importlib.metadata.PackageNotFoundError:
-    pytest.skip('needs pip install "choral[pysyft]": 269 MB, not in the lock files', allow_module_level=True)
+    pytest.skip('needs pip install "choral[pysyft]": 269 MB, in locks/pysyft.lock', allow_module_level=True)
 
 import drive
 from choral.client import syft as client
