@@ -96,3 +96,9 @@ def test_coefficients_read_the_polynomial_anywhere_not_only_at_the_secret():
     shares = shamir.split((5).to_bytes(32, "little"), 6, 3, seeded(b"anywhere"))
     weights = shamir.coefficients([1, 4, 6], at=3)
     assert shamir.evaluate(weights, [shares[0], shares[3], shares[5]]) == shares[2]
+
+
+def test_lines_are_coefficients_for_many_places_and_at_a_holder_its_own_value():
+    many = shamir.lines([2, 9, 5], [0, 4, 9])
+    assert many == [shamir.coefficients([2, 9, 5], at) for at in (0, 4, 9)]
+    assert many[2] == [0, 1, 0]

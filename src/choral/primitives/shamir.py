@@ -5,6 +5,7 @@ Secrets and shares are 32 bytes, little-endian. A share's index is 1-based and p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 from choral.errors import ParameterError
@@ -50,19 +51,43 @@ def coefficients(indices: Sequence[int], at: int = 0) -> list[int]:
     Raises:
         ParameterError: an index repeats, or is not positive.
     """
+    return lines(indices, [at])[0]
+
+
+def lines(indices: Sequence[int], places: Sequence[int]) -> list[list[int]]:
+    """`coefficients` for many places, for little more than for one (the barycentric form).
+
+    Raises:
+        ParameterError: an index repeats, or is not positive.
+    """
     if len(set(indices)) != len(indices):
         raise ParameterError("the same share index was given twice")
     if any(not 0 < index < PRIME for index in indices):
         raise ParameterError("share indices start at 1")
-    result = []
+    weights = []
     for i in indices:
-        above, below = 1, 1
+        weight = 1
         for j in indices:
             if j != i:
-                above = above * (at - j) % PRIME
-                below = below * (i - j) % PRIME
-        result.append(above * pow(below, -1, PRIME) % PRIME)
+                weight = weight * (i - j) % PRIME
+        weights.append(pow(weight, -1, PRIME))
+    result = []
+    for at in places:
+        whole = 1
+        for j in indices:
+            whole = whole * (at - j) % PRIME
+        result.append(
+            [whole * w % PRIME * inverse(at - i) % PRIME for w, i in zip(weights, indices, strict=True)]
+            if whole
+            else [int(i == at) for i in indices]
+        )
     return result
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def inverse(difference: int) -> int:
+    """Of a difference of two indices, modulo the prime: there are few of them, and they come often."""
+    return pow(difference, -1, PRIME)
 
 
 def evaluate(weights: Sequence[int], shares: Sequence[bytes]) -> bytes:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from choral.errors import OutOfPhase, PeerError, RoundAborted
 from choral.primitives.agreement import usable
 from choral.primitives.keystream import add_keystreams
+from choral.protocol.disputes import Dispute
 from choral.protocol.messages import (
     Advertise,
     Complaint,
@@ -54,12 +55,18 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class Total:
-    """The sum over the survivors: main uint32[d] mod 2^32, auxiliary uint64[a] mod 2^64."""
+    """The sum over the survivors: main uint32[d] mod 2^32, auxiliary uint64[a] mod 2^64.
+
+    Attributes:
+        culprits: members that wrong shares prove to have lied (§4.5).
+        disputes: dealer and holder of a wrong share, one of whom lied, where neither is proven.
+    """
 
     main: NDArray[np.uint32]
     auxiliary: NDArray[np.uint64]
     survivors: tuple[str, ...]
     culprits: tuple[str, ...]
+    disputes: tuple[Dispute, ...] = ()
 
 
 class AggregatorRound:
@@ -322,16 +329,17 @@ class AggregatorRound:
     def _unmask(self) -> None:
         u3 = tuple(self.received(Phase.MASK))
         commitments = {entry.member: entry.commitment for entry in self._dealt()}
-        streams, culprits = mask_streams(
+        streams, found = mask_streams(
             self._cohort,
             r2=self._r2,
             u2=self.received(Phase.SHARE),
             u3=u3,
             commitments=commitments,
             reveals=self._received[Phase.UNMASK],
+            liars=max(self.parameters.colluders(len(self._cohort.roster)), 1),
         )
         add_keystreams(self._main, self._auxiliary, streams, threads=self._threads)
-        self.total = Total(self._main, self._auxiliary, u3, culprits)
+        self.total = Total(self._main, self._auxiliary, u3, found.culprits, found.disputes)
 
     # ----- answers ----------------------------------------------------------------------------
 

@@ -1,0 +1,227 @@
+"""Wrong shares: secrets in spite of them, and what they prove against whom (§4.5).
+
+The aggregator cannot read seals. If a revealed share does not fit, either its dealer dealt it wrong or its
+holder revealed it wrong: a *dispute* between the two. What is proven follows from there being at most `liars`
+members who lie, and from nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from choral.errors import RoundAborted
+from choral.primitives import reed_solomon, shamir
+
+MOST_SETS = 2048
+"""So many sets of t holders are tried one by one when the decoder gives up: all there are, up to n = 14."""
+
+Dispute = tuple[str, str]  # dealer, holder
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the shares that were revealed say about members.
+
+    Attributes:
+        culprits: proven to have lied, if at most `liars` members of the cohort do.
+        disputes: dealer and holder, one of whom lied, where neither is a culprit.
+    """
+
+    culprits: tuple[str, ...] = ()
+    disputes: tuple[Dispute, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Secret:
+    """A secret that came out: the values that were revealed, and t holders whose values give it."""
+
+    dealer: str
+    values: Mapping[str, int]
+    good: tuple[str, ...]
+    off: Sequence[str] | None  # whose values are not on that polynomial; None: not looked at yet
+    fits: Callable[[bytes], bool]
+    exact: bool
+
+
+class Holders:
+    """The members who revealed, asked for one secret after the other.
+
+    The first t are read, and in an honest round nothing else is done. Lagrange coefficients are computed
+    once for a set of holders, not once for a secret; who was off one polynomial is asked last for the next
+    secrets, so that a liar costs one decoding, not one for every secret.
+
+    Args:
+        index: share index of each member who revealed.
+        threshold: t.
+        liars: how many members of the cohort may lie, at least 1.
+    """
+
+    def __init__(self, index: Mapping[str, int], threshold: int, liars: int) -> None:
+        self._index = index
+        self._threshold = threshold
+        self._liars = liars
+        self._doubted: Counter[str] = Counter()
+        self._recovered: list[_Secret] = []
+        self._all_fit = True
+
+    def recover(
+        self, dealer: str, shares: Mapping[str, bytes], fits: Callable[[bytes], bool], *, exact: bool
+    ) -> bytes:
+        """The dealer's secret, in spite of up to (r - t) / 2 wrong ones of r shares.
+
+        Args:
+            shares: the revealed shares by holder, 32 bytes each.
+            fits: whether a secret is the one that the dealer signed for.
+            exact: whether only one secret fits. (An X25519 key has several private halves.)
+
+        Raises:
+            RoundAborted: no secret that fits; `proven` if that proves the dealer wrong.
+        """
+        values = {
+            name: int.from_bytes(shares[name], "little") % shamir.PRIME for name in self._index
+        }  # what an honest dealer deals is below the prime; above it, either side of a dispute did it
+        good = tuple(sorted(self._index, key=self._doubted.__getitem__)[: self._threshold])
+        secret, off = self._read(good, values), None
+        if not fits(secret):
+            self._all_fit = False
+            good, off = self._correct(dealer, values, fits)
+            secret = self._read(good, values)
+            self._doubted.update(off)
+        self._recovered.append(_Secret(dealer, values, good, off, fits, exact))
+        return secret
+
+    def _correct(
+        self, dealer: str, values: Mapping[str, int], fits: Callable[[bytes], bool]
+    ) -> tuple[tuple[str, ...], list[str]]:
+        """t holders whose values give a secret that fits, and who is not on the polynomial through them."""
+        t, everybody = self._threshold, list(self._index)
+        # an honest dealer's secret comes out of every decoding that reaches as many errors as there are liars
+        proven = 2 * self._liars <= len(everybody) - t
+        undoubted = [name for name in everybody if not self._doubted[name]]
+        for pool in (everybody, undoubted) if undoubted != everybody else (everybody,):
+            found = reed_solomon.decode({self._index[name]: values[name] for name in pool}, t)
+            if found is None:
+                continue
+            off = self._not_on(found, values)
+            if fits(_secret(found)):
+                on = [name for name in everybody if name not in set(off)]
+                return tuple(on[:t]), off
+            # at least t of so many are honest, so this is what the dealer would have drawn if it were honest
+            proven |= len(everybody) - len(off) >= t + self._liars
+        if math.comb(len(everybody), t) <= MOST_SETS:
+            for good in itertools.combinations(everybody, t):
+                if fits(self._read(good, values)):
+                    return good, self._off_line(good, values)
+            proven |= len(everybody) >= t + self._liars  # t honest holders were among the sets
+        raise self._aborted(dealer, proven=proven)
+
+    def _aborted(self, dealer: str, *, proven: bool) -> RoundAborted:
+        culprits = {*self.findings().culprits, *([dealer] if proven else [])}
+        reach = (len(self._index) - self._threshold) // 2
+        return RoundAborted(
+            f"the shares of {dealer} that {len(self._index)} members revealed do not give its secret back",
+            culprits=sorted(culprits),
+            proven=sorted(culprits),
+            hint=f"{dealer} dealt shares of another secret than it signed for: that is proven"
+            if proven
+            else f"{dealer} dealt wrong shares, or more than {reach} members revealed wrong ones: which of"
+            " the two cannot be told",
+        )
+
+    def _read(self, good: tuple[str, ...], values: Mapping[str, int]) -> bytes:
+        (weights,) = _lines(tuple(self._index[name] for name in good), (0,))
+        total = sum(weight * values[name] for weight, name in zip(weights, good, strict=True))
+        return (total % shamir.PRIME).to_bytes(shamir.BYTES, "little")
+
+    def _off_line(self, good: tuple[str, ...], values: Mapping[str, int]) -> list[str]:
+        """Whose values are not on the polynomial through those of `good`."""
+        others = [name for name in self._index if name not in set(good)]
+        places = tuple(self._index[name] for name in others)
+        lines = _lines(tuple(self._index[name] for name in good), places)
+        known = [values[name] for name in good]
+        return [
+            name
+            for name, line in zip(others, lines, strict=True)
+            if sum(map(int.__mul__, line, known)) % shamir.PRIME != values[name]
+        ]
+
+    def _not_on(self, polynomial: reed_solomon.Polynomial, values: Mapping[str, int]) -> list[str]:
+        return [
+            name for name, at in self._index.items() if reed_solomon.value(polynomial, at) != values[name]
+        ]
+
+    # ----- what it proves ---------------------------------------------------------------------
+
+    def findings(self) -> Findings:
+        """Looked at only if some secret did not come out at once: then all shares of all secrets."""
+        if self._all_fit:
+            return Findings()
+        disputes = {
+            (secret.dealer, name) for secret in self._recovered for name in self._in_dispute(secret) or ()
+        }
+        culprits = proven(disputes, self._liars)
+        left = sorted(pair for pair in disputes if not culprits & set(pair))
+        return Findings(tuple(sorted(culprits)), tuple(left))
+
+    def _in_dispute(self, secret: _Secret) -> Sequence[str] | None:
+        """Whose shares are off the polynomial that an honest dealer would have drawn; None if unknown.
+
+        Liars can agree on values that give the secret and a polynomial that honest holders are not on: to
+        their shares they add one that is 0 at the secret and at t - 2 honest holders. So many on it that t
+        are honest, the secret counted if only one fits, exclude that.
+        """
+        most = len(self._index) - (self._threshold + self._liars - secret.exact)
+        off = self._off_line(secret.good, secret.values) if secret.off is None else secret.off
+        if len(off) <= most:
+            return off
+        if 2 * len(off) <= len(self._index) - self._threshold:
+            return None  # the decoder would find this one again
+        points = {self._index[name]: value for name, value in secret.values.items()}
+        found = reed_solomon.decode(points, self._threshold)
+        if found is None or not secret.fits(_secret(found)):
+            return None
+        off = self._not_on(found, secret.values)
+        return off if len(off) <= most else None
+
+
+def _secret(polynomial: reed_solomon.Polynomial) -> bytes:
+    return reed_solomon.value(polynomial, 0).to_bytes(shamir.BYTES, "little")
+
+
+@functools.lru_cache(maxsize=8)
+def _lines(indices: tuple[int, ...], places: tuple[int, ...]) -> list[list[int]]:
+    return shamir.lines(indices, places)
+
+
+def proven(disputes: Collection[Dispute], liars: int) -> frozenset[str]:
+    """Who must have lied, if one of each pair in dispute did and at most `liars` members do.
+
+    Whoever is in dispute with more than that many is proven: else all of those would be liars. What a proven
+    liar explains is set aside, and there is one liar less to come (Buss's rule for vertex covers). Nobody is
+    proven if the disputes need more liars than that: then the premise does not hold.
+    """
+    culprits = {dealer for dealer, holder in disputes if dealer == holder}
+    while len(culprits) <= liars:
+        left = {frozenset(pair) for pair in disputes if not culprits & set(pair)}
+        spare = liars - len(culprits)
+        many = {name for name, count in Counter(itertools.chain(*left)).items() if count > spare}
+        if not many:
+            return frozenset(culprits) if _apart(left) <= spare else frozenset()
+        culprits |= many
+    return frozenset()
+
+
+def _apart(pairs: Collection[frozenset[str]]) -> int:
+    """Pairs with nobody in common, as many as come to hand: each of them needs a liar of its own."""
+    taken: set[str] = set()
+    count = 0
+    for pair in sorted(pairs, key=sorted):
+        if not taken & pair:
+            taken |= pair
+            count += 1
+    return count
