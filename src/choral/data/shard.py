@@ -17,7 +17,7 @@ import os
 import secrets
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
+from choral.data.labels import from_array, plain
 from choral.errors import ShardError
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
@@ -136,17 +137,24 @@ def load(path: str | os.PathLike[str], *, features: int | None = None, classes: 
     return Shard(path, images, labels)
 
 
-def save_shard(path: str | os.PathLike[str], X: ArrayLike, y: ArrayLike) -> Path:  # noqa: N803
+def save_shard(
+    path: str | os.PathLike[str],
+    X: ArrayLike,  # noqa: N803
+    y: ArrayLike,
+    *,
+    classes: Sequence[str] = (),
+) -> Path:
     """Write images and labels as a shard and return its path.
 
-    `X` is (n, d) or (n, h, w): uint8 is stored as u1, any float as f4. `y` is (n,) integers
-    from 0. The file appears whole or not at all: it is written beside `path`, then renamed.
+    `X` is (n, d) or (n, h, w): uint8 is stored as u1, any float as f4. `y` is (n,) or (n, 1) whole
+    numbers from 0, or one-hot rows; with `classes`, any names, each the number of its place there.
+    The file appears whole or not at all: it is written beside `path`, then renamed.
 
     Raises ShardError: wrong shapes or types, no records, NaN or infinity (also after rounding
     to float32), a label outside 0 to 255, a place that cannot be written.
     """
     path = Path(path)
-    images, labels = _check_images(path, np.asarray(X)), _check_new_labels(path, np.asarray(y))
+    images, labels = _check_images(path, plain(path, X, "X")), from_array(path, y, classes)
     if len(images) != len(labels):
         _refuse(path, f"{len(images)} images and {len(labels)} labels", "one label an image")
     kind = "u1" if images.dtype == np.uint8 else "<f4"
@@ -294,12 +302,14 @@ def _check_finite(path: Path, images: NDArray[Any], first: int = 0) -> None:
 
 def _check_images(path: Path, images: NDArray[Any]) -> NDArray[Any]:
     if images.dtype != np.uint8 and images.dtype.kind != "f":
-        _refuse(
-            path,
-            f"X of type {images.dtype}",
-            "uint8 or a float type",
-            "X.astype(numpy.uint8) if the values are 0 to 255, else X.astype(numpy.float32)",
-        )
+        hint = "X.astype(numpy.float32)"
+        if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
+            hint = f"X.astype(numpy.uint8) if they are pixels, which are divided by 255; else {hint}"
+        elif images.dtype.kind in "USO":
+            hint = "an array of numbers; a sparse matrix has X.toarray()"
+        elif images.dtype.kind not in "iub":
+            hint = "numbers that stand for it"
+        _refuse(path, f"X of type {images.dtype}", "uint8 or a float type", hint)
     if images.ndim not in (2, 3) or 0 in images.shape:
         _refuse(
             path,
@@ -308,19 +318,6 @@ def _check_images(path: Path, images: NDArray[Any]) -> NDArray[Any]:
             "X.reshape(len(X), -1) makes one flat row an image",
         )
     return images.reshape(len(images), -1)
-
-
-def _check_new_labels(path: Path, labels: NDArray[Any]) -> NDArray[Any]:
-    if labels.ndim != 1:
-        hint = "for one-hot rows, y.argmax(axis=1) gives the labels"
-        _refuse(path, f"y of shape {labels.shape}", "(n,), one label an image", hint)
-    if labels.dtype.kind not in "iu":
-        hint = "number the classes from 0 and use y.astype(numpy.uint8)"
-        _refuse(path, f"y of type {labels.dtype}", "integers from 0", hint)
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= 255:
-        hint = "number the classes from 0"
-        _refuse(path, f"labels {labels.min()} to {labels.max()}", "0 to 255 at most", hint)
-    return labels
 
 
 def _blocks(images: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -333,6 +330,8 @@ def _blocks(images: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
 @contextlib.contextmanager
 def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes `path`'s place once it is complete and on disk."""
+    if not path.name:
+        _refuse(path, "no name of a file", "a place for a .npy file", "for example client_1_data.npy")
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         with unfinished.open("xb") as file:
@@ -347,7 +346,8 @@ def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
             hint="check that the directory exists, is writable and has room",
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _refuse(path: Path, found: str, expected: str, hint: str = _RESAVE) -> NoReturn:
