@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
+from choral.cli.lists import listed
 from choral.cli.terminal import bar, console, steps, working
 from choral.data import load_digits, load_shard, save_shard, sheet, synthetic_digits
 from choral.data.mnist import load as load_mnist
@@ -18,6 +20,9 @@ from choral.data.partition import split as split_labels
 from choral.data.tables import from_csv as arrays_from_csv
 from choral.data.tables import from_npy as array_from_npy
 from choral.errors import ParameterError
+
+_DELIMITERS = {"tab": "\t", r"\t": "\t"}
+_FEATURES_SHOWN = 40
 
 
 @click.group()
@@ -49,7 +54,13 @@ def write_shards(
     cut = len(y) - round(len(y) * test)
     training = np.sort(order[:cut])
     parts = split_labels(split, y[training], members, rng)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError(
+            f"{folder}: no folder can be made there ({error.strerror or error})",
+            hint="give a folder that is there, or a place where you may make one",
+        ) from error
     if cut < len(y):
         held_out = np.sort(order[cut:])
         save_shard(folder / "test_data.npy", X[held_out], y[held_out])
@@ -105,7 +116,9 @@ def split(folder: Path, source: str, members: int, split: str, test: float, coun
 def _say(paths: list[Path]) -> None:
     for path in steps(paths, "looking at shards", len(paths)):
         labels = load_shard(path).describe().labels
-        console.print(f"{path}: {sum(labels.values())} examples of {', '.join(map(str, labels))}")
+        console.print(
+            f"{escape(str(path))}: {sum(labels.values())} examples of {', '.join(map(str, labels))}"
+        )
 
 
 @data.command(epilog="Example:  choral data mnist ~/mnist --members 10 --split dirichlet:0.5 shards/")
@@ -130,10 +143,12 @@ def mnist(source: Path, folder: Path, members: int, split: str, seed: int) -> No
 @click.argument("images", type=click.Path(path_type=Path))
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-def from_npy(images: Path, labels: Path, out: Path) -> None:
+@click.option("--classes", default="", help="Names of the classes in order, for labels that are text: a,b,c")
+def from_npy(images: Path, labels: Path, out: Path, classes: str) -> None:
     """A shard from an array of images (n, d) or (n, h, w) and one of labels (n,)."""
+    named = listed(classes, "--classes")
     with working("reading and checking the arrays"):
-        path = save_shard(out, array_from_npy(images), array_from_npy(labels))
+        path = save_shard(out, array_from_npy(images), array_from_npy(labels), classes=named)
     _say([path])
 
 
@@ -144,15 +159,59 @@ def from_npy(images: Path, labels: Path, out: Path) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--label", required=True, help="Column with the right answers.")
 @click.option("--classes", default="", help="Names of the classes in order, for labels that are text: a,b,c")
+@click.option("--columns", default="", help="The features, in this order: a,b,c.  [default: all columns]")
+@click.option("--drop", default="", help="Columns that are no features: a,b,c")
+@click.option(
+    "--one-hot", "one_hot", multiple=True, metavar="COLUMN=a,b,c", help="A column of text and its categories."
+)
 @click.option("--pixels", is_flag=True, help="Values are whole numbers from 0 to 255: store them as such.")
-@click.option("--delimiter", default=",", show_default=True)
-def from_csv(file: Path, out: Path, label: str, classes: str, pixels: bool, delimiter: str) -> None:
-    """A shard from a CSV file whose first line names the columns."""
-    named = classes.split(",") if classes else ()
+@click.option("--delimiter", default=",", show_default=True, help="What separates values; tab for a tab.")
+@click.option("--decimal", default=".", show_default=True, help="The decimal sign: a point or a comma.")
+@click.option("--encoding", help="For example cp1252.  [default: by a byte order mark, or UTF-8]")
+def from_csv(
+    file: Path,
+    out: Path,
+    label: str,
+    classes: str,
+    columns: str,
+    drop: str,
+    one_hot: tuple[str, ...],
+    pixels: bool,
+    delimiter: str,
+    decimal: str,
+    encoding: str | None,
+) -> None:
+    """A shard from a CSV file whose first line names the columns.
+
+    Every column but the label is a feature, unless --columns or --drop say otherwise. All members have to
+    give the same options for files with the same columns.
+    """
+    categories: dict[str, tuple[str, ...]] = {}
+    for each in one_hot:
+        column, _, names = each.partition("=")
+        if column.strip() in categories:
+            raise ParameterError(f"--one-hot: found {column.strip()!r} more than once", hint="name each once")
+        categories[column.strip()] = listed(names, "--one-hot")
+    chosen = {
+        "classes": listed(classes, "--classes"),
+        "columns": listed(columns, "--columns"),
+        "drop": listed(drop, "--drop"),
+    }
     with working(f"reading {file}"):
-        arrays = arrays_from_csv(file, label, classes=named, pixels=pixels, delimiter=delimiter)
-        path = save_shard(out, *arrays)
+        table = arrays_from_csv(
+            file,
+            label.strip(),
+            one_hot=categories,
+            pixels=pixels,
+            delimiter=_DELIMITERS.get(delimiter, delimiter),
+            decimal=decimal,
+            encoding=encoding,
+            **chosen,
+        )
+        path = save_shard(out, table.X, table.y)
     _say([path])
+    if len(table.features) <= _FEATURES_SHOWN:
+        console.print(f"  features: {escape(', '.join(table.features))}")
 
 
 @data.command(epilog="Example:  choral data show shards/client_1_data.npy -o sheet.png")
@@ -170,7 +229,7 @@ def show(file: Path, out: Path, columns: int, shape: str | None) -> None:
         sides = int(height), int(width)
     with working(f"drawing {out}"):
         sheet.save(load_shard(file), out, shape=sides, columns=columns)
-    console.print(f"{out}: written")
+    console.print(f"{escape(str(out))}: written")
 
 
 @data.command(epilog="Example:  choral data inspect shards/client_1_data.npy")
@@ -186,8 +245,8 @@ def inspect(file: Path, features: int | None, classes: int | None, as_json: bool
         click.echo(json.dumps(asdict(found)))
         return
     console.print(
-        f"[bold]{file}[/]: a good shard of {found.records} examples with {found.features} features"
-        f" ({found.dtype}), {found.bytes} bytes"
+        f"[bold]{escape(str(file))}[/]: a good shard of {found.records} examples"
+        f" with {found.features} features ({found.dtype}), {found.bytes} bytes"
     )
     console.print(f"  values {found.minimum:g} to {found.maximum:g}, mean {found.mean:.3g}")
     if found.dtype == "f4" and found.maximum > 32:
