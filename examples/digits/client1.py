@@ -2,9 +2,13 @@
 
 import os
 
-from choral.cli.terminal import show
+from choral.cli.terminal import leave, show
 from choral.client import participate
+from choral.errors import ChoralError
 
 DATA = os.environ.get("CHORAL_DATA", "shards/client_1_data.npy")
 FOLDER = os.environ.get("CHORAL_FOLDER", "fed/client1")
-participate(FOLDER, DATA, state=os.environ.get("CHORAL_STATE"), report=show)
+try:
+    participate(FOLDER, DATA, state=os.environ.get("CHORAL_STATE"), report=show)
+except ChoralError as error:
+    leave(error)  # a sentence and a hint

@@ -14,6 +14,7 @@ class ChoralError(Exception):
     """Root of every error that Choral raises on purpose."""
 
     slug = "error"
+    passes = False  # whether the same thing tried again later may go well: a restart can mend it
 
     def __init__(self, reason: str, *, hint: str | None = None, rule: str | None = None) -> None:
         super().__init__(reason)
@@ -123,6 +124,7 @@ class AggregatorUnavailable(ChoralError):
     """The aggregator did not answer, after retries."""
 
     slug = "aggregator-unavailable"
+    passes = True
 
 
 class TlsError(ChoralError):
@@ -147,9 +149,11 @@ class TwoProcesses(PeerError):
     """One member's key is used by two processes at once."""
 
     slug = "two-processes"
+    passes = True
 
 
 class ShuttingDown(ChoralError):
     """The aggregator takes no new members: it is about to stop."""
 
     slug = "shutting-down"
+    passes = True

@@ -22,7 +22,7 @@ from choral.cli import (
     tls,
     watch,
 )
-from choral.cli.terminal import complain
+from choral.cli.terminal import leave
 from choral.errors import ChoralError
 
 
@@ -72,5 +72,4 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)
     except ChoralError as error:
-        complain(error)
-        sys.exit(1)
+        leave(error)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import structlog
@@ -42,6 +42,15 @@ def complain(error: ChoralError) -> None:
             click.echo(f"  {name}: {', '.join(names)}", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
+
+
+def leave(error: ChoralError) -> NoReturn:
+    """End the process with a sentence: code 75 (sysexits' EX_TEMPFAIL) for what may pass, else 1.
+
+    Whoever restarts processes need not restart one that a person has to look at first.
+    """
+    complain(error)
+    sys.exit(75 if error.passes else 1)
 
 
 def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
