@@ -1,6 +1,7 @@
 # The aggregator and the members run from this one image. Nothing but Python and the packages of requirements.lock.
 #   docker build -t choral .
 # BASE: another Python, e.g. --build-arg BASE=python:3.13-slim or one of your own registry.
+# EXTRAS: what your own trainers need, of locks/: "sklearn", "torch", "pictures", or several with blanks between.
 # PIP_INDEX_URL and the secret pip_ca (a PEM file): for whoever builds behind a package index of their own.
 ARG BASE=python:3.12-slim
 
@@ -15,6 +16,21 @@ RUN --mount=type=secret,id=pip_ca \
     pip --disable-pip-version-check --python /opt/choral/bin/python install --no-cache-dir --no-compile \
         --only-binary :all: --no-deps --require-hashes -r requirements.lock && \
     find /opt/choral -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + && \
+    /opt/choral/bin/python -m compileall -q -j 0 /opt/choral/lib
+# python-mnist always, which `choral data from-mnist` reads with. Torch for Linux has no hashes: locks/torch-linux.lock.
+COPY locks ./locks
+ARG EXTRAS=""
+RUN --mount=type=secret,id=pip_ca \
+    if [ -s /run/secrets/pip_ca ]; then export PIP_CERT=/run/secrets/pip_ca; fi; \
+    if [ -z "$PIP_INDEX_URL" ]; then unset PIP_INDEX_URL; fi; \
+    for extra in mnist $EXTRAS; do \
+        for lock in "$extra" "$extra-linux"; do \
+            if [ "$lock" = "$extra" ] || [ -e "locks/$lock.lock" ]; then \
+                pip --disable-pip-version-check --python /opt/choral/bin/python install --no-cache-dir --no-compile \
+                    --only-binary :all: --no-deps -r "locks/$lock.lock" || exit 1; \
+            fi; \
+        done; \
+    done; \
     /opt/choral/bin/python -m compileall -q -j 0 /opt/choral/lib
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
