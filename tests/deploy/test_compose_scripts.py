@@ -1,4 +1,4 @@
-"""What docker-compose.yml's two scripts do, without a container: keys once, and a word when something else is asked."""
+"""What docker-compose.yml's two scripts do, without a container: keys once, then a word for other wishes."""
 
 from __future__ import annotations
 
@@ -109,13 +109,14 @@ def test_what_a_restart_cannot_mend_is_not_restarted(made, ends, leaves) -> None
 
 
 def test_a_signal_reaches_the_member_and_its_last_words_are_waited_for(made, tmp_path) -> None:
-    script = f"trap 'sleep 0.2; touch {tmp_path}/heard; exit 143' TERM; touch {tmp_path}/up; while :; do sleep 0.05; done"
+    heard, up = tmp_path / "heard", tmp_path / "up"
+    script = f"trap 'sleep 0.2; touch {heard}; exit 143' TERM; touch {up}; while :; do sleep 0.05; done"
     process = member(made / "1", "sh", "-c", script)
-    while not (tmp_path / "up").exists():
+    while not up.exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
-    assert (tmp_path / "heard").exists()
+    assert heard.exists()
     assert process.returncode == 143
 
 

@@ -204,7 +204,7 @@ PROXY = "http://192.0.2.1:3128"  # RFC 5737: nobody is there
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory, trained) -> Iterator[Compose]:
-    """A federation of four that goes on for long, under a Docker whose settings give a proxy to every container."""
+    """A federation of four that goes on for long, under a Docker that gives a proxy to every container."""
     compose = Compose(tmp_path_factory.mktemp("long"), ROUNDS=5000, PACE=0.5, COMPOSE_PROFILES=4)
     proxied = {
         "environment": dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), PROXY)
