@@ -1,6 +1,7 @@
-"""Which ASGI server? Uploads of 40 MB and 200 waiting members, each server in turn on the same Quart app.
+"""Which ASGI server? Uploads of 40 MB, small requests, 200 waiting members; each server in turn on one app.
 
-python bench/asgi.py            needs uvicorn, hypercorn and granian installed (measures those that are)
+python bench/asgi.py            measures what is installed of uvicorn (with both of its parsers, and as Choral
+                                runs it), hypercorn and granian; names as arguments choose among them
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ import httpx
 import psutil
 from quart import Quart, Response, request
 
+from choral.service import line
+from choral.service.listener import Listener
 from figures import Figure, table
 
 UPLOAD = 40_000_000
 WAITING = 200
+SMALL = 500
 TIMES = 5
 
 app = Quart(__name__)
 app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
 _gate = {"open": asyncio.Event()}
+_waiting: list[int] = []
 
 
 @app.put("/upload")
@@ -39,8 +44,14 @@ async def upload() -> Response:
 
 @app.get("/wait")
 async def wait() -> Response:
+    _waiting.append(1)
     await _gate["open"].wait()
     return Response("go")
+
+
+@app.get("/waiting")
+async def waiting() -> Response:
+    return Response(str(len(_waiting)))
 
 
 @app.post("/release")
@@ -57,13 +68,19 @@ async def root() -> Response:
 
 def command(server: str, port: int) -> list[str]:
     return {
-        "uvicorn": ["uvicorn", "asgi:app", "--port", str(port), "--log-level", "error", "--no-access-log"],
+        "uvicorn, httptools": [*_uvicorn(port), "--http", "httptools"],
+        "uvicorn, h11": [*_uvicorn(port), "--http", "h11", "--h11-max-incomplete-event-size", "16384"],
+        "choral": ["asgi", "serve", str(port)],
         "hypercorn": ["hypercorn", "asgi:app", "--bind", f"127.0.0.1:{port}", "--log-level", "error"],
         "granian": [
             "granian", "--interface", "asginl", "asgi:app", "--port", str(port), "--log-level", "error",
             "--no-access-log",
         ],
     }[server]  # fmt: skip
+
+
+def _uvicorn(port: int) -> list[str]:
+    return ["uvicorn", "asgi:app", "--port", str(port), "--log-level", "error", "--no-access-log"]
 
 
 async def measure(port: int, process: psutil.Process) -> dict[str, float]:
@@ -84,11 +101,16 @@ async def measure(port: int, process: psutil.Process) -> dict[str, float]:
         uploads = time.perf_counter() - began
         assert all(answer.text == str(sent) for answer in answers)
         upload_cpu = sum(process.cpu_times()[:2]) - cpu
+        cpu = sum(process.cpu_times()[:2])
+        for _ in range(SMALL):
+            await http.get("/")
+        small_cpu = sum(process.cpu_times()[:2]) - cpu
         small = asyncio.create_task(_latency(http))
         await http.put("/upload", content=pieces(), headers=headers)
         latency = await small
         waiting = [asyncio.create_task(http.get("/wait")) for _ in range(WAITING)]
-        await asyncio.sleep(1.5)
+        while int((await http.get("/waiting")).text) < WAITING:
+            await asyncio.sleep(0.5)
         cpu = sum(process.cpu_times()[:2])
         began = time.perf_counter()
         await http.post("/release")
@@ -96,8 +118,9 @@ async def measure(port: int, process: psutil.Process) -> dict[str, float]:
         released = time.perf_counter() - began
         released_cpu = sum(process.cpu_times()[:2]) - cpu
     return {
-        "4 uploads, s": uploads, "server CPU, s": upload_cpu, "small request meanwhile, ms": latency * 1000,
-        f"{WAITING} released, ms": released * 1000, "CPU of that, ms": released_cpu * 1000,
+        "4 uploads, s": uploads, "CPU of that, s": upload_cpu, f"CPU of {SMALL} small, s": small_cpu,
+        "small request meanwhile, ms": latency * 1000,
+        f"{WAITING} released, ms": released * 1000, "CPU of these, ms": released_cpu * 1000,
         "resident, MiB": process.memory_info().rss / 2**20,
     }  # fmt: skip
 
@@ -109,6 +132,12 @@ async def _latency(http: httpx.AsyncClient) -> float:
         await http.get("/")
         worst = max(worst, time.perf_counter() - began)
     return worst
+
+
+async def serve(port: int) -> None:
+    """The app as the aggregator serves: uvicorn with the limits of `choral.service.line`."""
+    listener = Listener("127.0.0.1", port, most=1024, per_address=1024)
+    await line.server(app).serve(sockets=[listener])
 
 
 def run(server: str) -> dict[str, float]:
@@ -133,7 +162,12 @@ def run(server: str) -> dict[str, float]:
 
 
 def main() -> None:
-    servers = [name for name in ("uvicorn", "hypercorn", "granian") if importlib.util.find_spec(name)]
+    if sys.argv[1:2] == ["serve"]:
+        asyncio.run(serve(int(sys.argv[2])))
+        return
+    known = ("choral", "uvicorn, httptools", "uvicorn, h11", "hypercorn", "granian")
+    servers = [name for name in known if importlib.util.find_spec(name.partition(",")[0])]
+    servers = [name for name in servers if name in sys.argv[1:]] or servers
     found: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
     for turn in range(TIMES):
         for server in servers:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 
 from choral.client.journal import Journal
 from choral.client.learner import Examples
@@ -38,9 +37,10 @@ from choral.protocol import phases, wire
 from choral.protocol.access import Access, header
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Endorsements, Inbox, MaskedVector, Roster, Survivors
+from choral.service import line
 from choral.service.app import create_app
 from choral.service.rounds import Rounds
-from choral.service.serve import _listen, _Server
+from choral.service.serve import listen
 from choral.service.settings import Settings
 from choral.service.store import Store
 from choral.service.training import Training
@@ -236,8 +236,9 @@ async def _tell(told: Told, receive: Any, send: Any) -> None:
 class House:
     """The aggregator of a folder in this event loop."""
 
-    def __init__(self, root: Path, **settings: Any) -> None:
+    def __init__(self, root: Path, *, limits: line.Limits | None = None, **settings: Any) -> None:
         self.root = root
+        self.limits = limits
         self.settings = Settings(
             host="127.0.0.1", port=0, state=root / "aggregator/state", **(QUICK | settings)
         )
@@ -252,19 +253,10 @@ class House:
         self.store.abort_open_rounds("the aggregator was restarted")
         self.rounds = Rounds(self.aggregator, self.settings, self.training, self.store)
         self.app = create_app(self.aggregator, self.rounds, self.store)
-        listener = _listen("127.0.0.1", self.settings.port)
+        listener = self.listener = listen(self.settings, tls=False)
         self.port = int(listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = _Server(
-            uvicorn.Config(
-                self._serve,
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=1,
-            )
-        )
+        self._server = line.server(self._serve, self.limits, interface="asgi3", timeout_graceful_shutdown=1)
         self._running = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
             await asyncio.sleep(0.002)
@@ -340,10 +332,15 @@ async def run_member(
 
 @contextlib.asynccontextmanager
 async def house(
-    root: Path, n: int = 3, *, settings: dict[str, Any] | None = None, **task: Any
+    root: Path,
+    n: int = 3,
+    *,
+    settings: dict[str, Any] | None = None,
+    limits: line.Limits | None = None,
+    **task: Any,
 ) -> AsyncIterator[House]:
     """A new federation of n in `root`, with its aggregator running."""
-    found = House(make_folder(root / "fed", n, **task), **(settings or {}))
+    found = House(make_folder(root / "fed", n, **task), limits=limits, **(settings or {}))
     await found.open()
     try:
         yield found

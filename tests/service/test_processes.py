@@ -394,7 +394,7 @@ def test_a_federation_of_two_warns_each_member(tmp_path):
 
 def test_an_aggregator_listens_without_delaying_small_answers():
     """Nagle's algorithm costs 40 ms a message; asyncio turns it off only where the protocol is named."""
-    from choral.service.serve import _listen  # noqa: PLC0415
+    from choral.service.listener import Listener  # noqa: PLC0415
 
-    with _listen("127.0.0.1", 0) as listener:
+    with Listener("127.0.0.1", 0, most=1, per_address=1) as listener:
         assert listener.proto == socket.IPPROTO_TCP

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import structlog
-import uvicorn
 from quart import Quart
 
 from choral.errors import ChoralError, ParameterError
 from choral.federation.enrolment import Participant
+from choral.service import line
 from choral.service.app import create_app
 from choral.service.certificate import ServerCertificate
+from choral.service.listener import Listener, raise_file_limit, room_for
 from choral.service.probes import add_probes
 from choral.service.problems import problem
 from choral.service.rounds import Rounds
@@ -25,14 +25,6 @@ from choral.service.store import Store
 from choral.service.training import Training
 
 log = structlog.get_logger("choral.serve")
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, with the signals left to us: it would close connections that a round still needs."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(
@@ -55,19 +47,13 @@ async def serve(
             log.warning("rounds were open when the aggregator stopped", rounds=aborted)
         rounds = Rounds(aggregator, settings, training, store, witness=witness)
         certificate = _certificate(aggregator, settings)
-        config = uvicorn.Config(
+        server = line.server(
             create_app(aggregator, rounds, store, certificate=certificate),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
-            lifespan="off",
             ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
         )
-        server, listener = _Server(config), _listen(settings.host, settings.port)
+        listener = listen(settings, tls=certificate is not None)
         _stop_on_signals(server, rounds, settings)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not running.done():
@@ -103,17 +89,12 @@ async def _figures(
     add_probes(app, aggregator, rounds, store, metrics=True, certificate=certificate)
     app.register_error_handler(ChoralError, problem)
     try:
-        listener = _listen(settings.host, settings.metrics_port)
+        listener = Listener(settings.host, settings.metrics_port, most=32, per_address=16)
     except OSError as error:
         raise ParameterError(
             f"cannot listen on metrics_port {settings.metrics_port} ({error.strerror or error})"
         ) from error
-    server = _Server(
-        uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1,
-            lifespan="off",
-        )
-    )  # fmt: skip
+    server = line.server(app, timeout_graceful_shutdown=1)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     log.info("figures", port=listener.getsockname()[1])
     try:
@@ -145,21 +126,17 @@ def _certificate(aggregator: Participant, settings: Settings) -> ServerCertifica
     return None
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """The socket, made here: uvicorn would end the process without a word when it cannot."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # with the protocol named: only then asyncio turns Nagle's algorithm off, 40 ms a message
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+def listen(settings: Settings, *, tls: bool) -> Listener:
+    """The socket, made here: uvicorn would end the process without a word when it cannot.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    most, per_address = room_for(raise_file_limit(), settings.connections, settings.connections_per_address)
+    return Listener(settings.host, settings.port, most=most, per_address=per_address, tls=tls)
 
 
-def _stop_on_signals(server: uvicorn.Server, rounds: Rounds, settings: Settings) -> None:
+def _stop_on_signals(server: line.Server, rounds: Rounds, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 

@@ -32,6 +32,8 @@ class Settings(BaseModel):
         pace_seconds: at least this long from one model version to the next cohort's closing.
         wait_seconds: longest wait of one request; then it is answered 202 (§7).
         clock_skew_seconds: how far a member's clock may be off.
+        connections: most that are open at once; by default as many as there are files for, at most 8192.
+        connections_per_address: most of them from one address; by default half of all, at most 1024.
         threads: for masks; by default the number of cores.
         dashboard: nobody sees it, whoever is on this machine, or whoever knows `dashboard_token`.
         metrics: nobody reads them, whoever is on this machine, or anybody who reaches the port.
@@ -53,6 +55,8 @@ class Settings(BaseModel):
     pace_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 0.0
     wait_seconds: Annotated[float, Field(gt=0, le=60)] = 20.0
     clock_skew_seconds: Seconds = 300.0
+    connections: Annotated[int, Field(ge=16)] | None = None
+    connections_per_address: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1
     tls_certificate: Path | None = None
     tls_key: Path | None = None
