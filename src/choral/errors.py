@@ -157,3 +157,16 @@ class ShuttingDown(ChoralError):
 
     slug = "shutting-down"
     passes = True
+
+
+class NoRoom(ChoralError):
+    """The aggregator cannot save what a round would lead to: it goes on when it can."""
+
+    slug = "no-room"
+    passes = True
+
+
+class KeptOut(PeerError):
+    """A member that was proven to have broken the protocol, and is kept out of cohorts (§4.5)."""
+
+    slug = "kept-out"

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save
 
 from choral.errors import UpdateError
-from choral.learning.model_file import decode, digest, encode
-from choral.learning.update import schema_of
+from choral.learning.model_file import decode, digest, encode, pack
+from choral.learning.update import flatten, schema_of
 
 MODEL = {"weight": np.array([[1, 2]], np.float32), "bias": np.array([-0.5], np.float32)}
 MODELS = st.dictionaries(
@@ -39,6 +39,14 @@ def test_decode_undoes_encode_with_and_without_a_schema(parameters):
             assert array.flags.writeable
             assert array.shape == parameters[name].shape
             np.testing.assert_array_equal(array, parameters[name])
+
+
+@given(MODELS)
+def test_a_packed_model_is_the_encoded_one_and_ends_in_its_vector(parameters):
+    data = pack(parameters)
+    assert data == encode(parameters)
+    vector = flatten(parameters, schema_of(parameters))
+    assert data.endswith(vector.astype("<f4").tobytes())
 
 
 @given(MODELS, st.randoms())

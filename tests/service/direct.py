@@ -91,7 +91,9 @@ class Direct:
         return wire.decode(Endorsements, await asking(lambda: self.rounds.endorse(message, 1)))
 
     async def reveal(self, machine: MemberRound, endorsements: Endorsements) -> Record:
-        message: Any = machine.receive(endorsements)
+        return await self.reveal_again(machine.receive(endorsements))
+
+    async def reveal_again(self, message: Any) -> Record:
         return wire.decode(Record, await asking(lambda: self.rounds.reveal(message, 1)))
 
     async def play(self, machine: MemberRound, **more: Any) -> Record:

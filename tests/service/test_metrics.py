@@ -266,11 +266,11 @@ async def test_the_dashboard_for_grafana_shows_figures_that_exist(home):
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 
 
-async def test_there_are_five_alert_rules_over_figures_that_exist(home):
+async def test_there_are_six_alert_rules_over_figures_that_exist(home):
     text = (MONITORING / "alerts.yml").read_text()
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
-    assert len(rules) == 5
+    assert len(rules) == 6
     for rule in rules:
         assert rule["alert"].startswith("Choral")
         assert {"summary", "description"} <= rule["annotations"].keys()

@@ -1,6 +1,7 @@
 """A rule's state is in the log, and a restarted aggregator goes on as if nothing had been."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -22,19 +23,19 @@ RULES = ("fedavg", "fedavgm", "fedadagrad", "fedyogi", "fedadam")
 ROUNDS = 6
 
 
-def a_federation(folder, rule, patience=0):
-    model = MLP(5, 4, 3)
+def a_federation(folder, rule, patience=0, features=5, hidden=4):
+    model = MLP(features, hidden, 3)
     initial = model.initial(np.random.default_rng(0))
     data = model_file.encode(initial)
     task = Task(
         name="t",
         model=Model(
             name="mlp",
-            features=5,
+            features=features,
             classes=3,
             arrays=dict(schema_of(initial)),
             initial=model_file.digest(data).hex(),
-            options={"hidden": 4},
+            options={"hidden": hidden},
         ),
         rule=Rule(name=rule),
         rounds=ROUNDS,
@@ -131,3 +132,24 @@ def test_an_aggregator_whose_patience_is_over_stays_so_over_restarts(tmp_path):
     with pytest.raises(RoundAborted):
         training.apply(a_sum(me.task, 9), training.head, bytes([99] * 32), lambda record: None)
     store.close()
+
+
+# the model before, the sum that becomes the mean, the model after; the rule's state before and after
+@pytest.mark.parametrize(("rule", "most"), [("fedavg", 3.1), ("fedavgm", 5.1)])
+def test_a_sum_becomes_a_version_in_the_memory_of_few_vectors(tmp_path, rule, most):
+    me = a_federation(tmp_path / "fed", rule, features=1000, hidden=1000)
+    store = Store(tmp_path / "state")
+    tracemalloc.start()
+    try:
+        training = Training(me, store)
+        for number in (1, 2):  # the rule has a state the second time
+            given = [a_sum(me.task, number)]
+            tracemalloc.reset_peak()
+            row = RoundRow(bytes([number]) * 32, number - 1, 0.0, "done")
+            training.apply(given.pop(), training.head, row.id, lambda record, row=row: row)
+        vectors = tracemalloc.get_traced_memory()[1] / (4 * me.task.dimension)
+    finally:
+        tracemalloc.stop()
+        store.close()
+    print(f"{rule}: {vectors:.2f} vectors")
+    assert vectors < most

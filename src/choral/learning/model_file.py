@@ -7,6 +7,7 @@ The format (https://huggingface.co/docs/safetensors, "Format") runs no code when
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,31 @@ def encode(parameters: Mapping[str, Any]) -> bytes:
     return save(arrays)
 
 
+def pack(parameters: Mapping[str, Any]) -> bytearray:
+    """What `encode` gives, for finite float32 arrays, each of them copied once: into the file.
+
+    The values are the last `4 d` bytes, in the order of a vector (PROTOCOL §6.1).
+    """
+    entries, at = {}, 0
+    for name in sorted(parameters):
+        entries[name] = {
+            "dtype": "F32", "shape": list(parameters[name].shape),
+            "data_offsets": [at, at + parameters[name].nbytes],
+        }  # fmt: skip
+        at += parameters[name].nbytes
+    head = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    file = bytearray(8 + len(head) + at)
+    file[: 8 + len(head)] = len(head).to_bytes(8, "little") + head
+    values = np.frombuffer(file, "<f4", offset=8 + len(head))
+    at = 0
+    for name in sorted(parameters):
+        part = parameters[name].reshape(-1)
+        values[at : at + part.size] = part
+        at += part.size
+    return file
+
+
 def decode(data: bytes, schema: Schema | None = None) -> Parameters:
     """The arrays in a safetensors file, as copies of their own.
 
@@ -52,6 +78,6 @@ def decode(data: bytes, schema: Schema | None = None) -> Parameters:
     return own_copy(found, schema_of(found) if schema is None else schema)
 
 
-def digest(data: bytes) -> bytes:
+def digest(data: bytes | bytearray) -> bytes:
     """SHA-256 of a model file's bytes, 32 bytes: the model's name in the log."""
     return hashlib.sha256(data).digest()

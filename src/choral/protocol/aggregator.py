@@ -340,6 +340,7 @@ class AggregatorRound:
         )
         add_keystreams(self._main, self._auxiliary, streams, threads=self._threads)
         self.total = Total(self._main, self._auxiliary, u3, found.culprits, found.disputes)
+        del self._main, self._auxiliary  # whoever takes the sum decides how long it is held
 
     # ----- answers ----------------------------------------------------------------------------
 

@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import structlog
 
-from choral.errors import ChoralError, RoundAborted, ShuttingDown, Superseded
+from choral.errors import ChoralError, NoRoom, RoundAborted, ShuttingDown, Superseded
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
-from choral.protocol.aggregator import AggregatorRound, Phase
+from choral.protocol.aggregator import AggregatorRound, Phase, Total
 from choral.protocol.messages import Advertise
 from choral.service.histogram import close_up, histogram
 from choral.service.live import PHASES, LiveRound
 from choral.service.metrics import Metrics
 from choral.service.presence import Presence
+from choral.service.room import UNSAVED, Room
 from choral.service.settings import Settings
 from choral.service.store import RoundRow, Store
 from choral.service.training import Training
@@ -50,6 +51,7 @@ class Conductor:
         progress: notified when a round moves.
         draining: no new members are taken.
         metrics: what is counted.
+        room: whether there is room for what a cohort leads to.
         rounds_over: moves whenever there is something new about rounds that have ended.
         changed: called whenever something changed that a person may be looking at.
         stopped: set once nothing is going to happen any more.
@@ -92,12 +94,22 @@ class Conductor:
             startup_seconds=settings.startup_seconds,
             changed=self._wake_all,
         )
+        self.room = Room(store, self._room_needed, clock)
+        self._one_at_a_time = asyncio.Lock()
         self._drivers: set[asyncio.Task[None]] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._not_before = 0.0  # no cohort closes earlier: the pace
 
+    def _room_needed(self) -> int:
+        return self.training.next_bytes * (1 + len(self.running))
+
     def open(self, base: Record) -> LiveRound:
-        """A new cohort for updates that start from `base`."""
+        """A new cohort for updates that start from `base`.
+
+        Raises:
+            NoRoom: what it leads to could not be saved.
+        """
+        self.room.check()
         machine = AggregatorRound(
             self._me.federation.pinned,
             self._me.parameters,
@@ -159,8 +171,8 @@ class Conductor:
             raise
         try:
             await asyncio.to_thread(self._store.count_sent, round_id, dict(gave))
-        except Exception:  # it is a figure to look at
-            log.exception("the bytes of a round could not be saved", round=round_id.hex()[:12])
+        except UNSAVED:  # it is a figure to look at
+            log.warning("the bytes of a round could not be saved", round=round_id.hex()[:12])
         self.rounds_over += 1
         self.changed()
 
@@ -188,9 +200,9 @@ class Conductor:
         except asyncio.CancelledError:
             await self._fail(live, RoundAborted("the aggregator stopped"))
             raise
-        except Exception as error:
-            log.exception("a round failed")
-            await self._fail(live, RoundAborted(f"the aggregator failed: {type(error).__name__}"))
+        except Exception:
+            log.exception("a round failed", round=live.short)
+            await self._fail(live, RoundAborted("the aggregator failed; its log says why"))
         finally:
             self._forget(live)
             for event in live.closed.values():
@@ -236,7 +248,10 @@ class Conductor:
             return False
         target = min(self.settings.cohort or len(machine.pinned), machine.parameters.plan.n_max)
         enough = got >= machine.needed and (over or not self.awaited(live))
-        return got >= max(target, machine.needed) or enough
+        if not enough and got < max(target, machine.needed):
+            return False
+        self.room.check()
+        return True
 
     async def _closed_cohort(self, live: LiveRound) -> None:
         # without a pause between the two: whoever joins now must find the one or the other
@@ -247,7 +262,12 @@ class Conductor:
             live.late = [
                 name for name in live.machine.pinned if name not in roster and self.presence.connected(name)
             ]
-        await asyncio.to_thread(self._store.put_round, live.row("open"))  # saved before it is answered
+        try:
+            await asyncio.to_thread(self._store.put_round, live.row("open"))  # saved before it is answered
+        except UNSAVED as error:
+            told, _ = self.room.failed(error)
+            raise told from error
+        self.room.worked()
         log.info(
             "a cohort closed", round=live.short, base=live.base.version,
             members=live.machine.received(Phase.ADVERTISE), threshold=live.machine.threshold,
@@ -258,31 +278,49 @@ class Conductor:
             began = self._clock()
             await asyncio.to_thread(live.machine.close)
             live.seconds["sum"] = self._clock() - began
-            total = live.machine.total
+            total, live.machine.total = live.machine.total, None
             assert total is not None  # noqa: S101  (close() of the last phase gave it or raised)
+            live.culprits = total.culprits
             self.witness(live, "sum", total.main)
-            live.saw["sum"], live.saw["close_up"] = await asyncio.to_thread(
-                lambda: (histogram(total.main), close_up(total.main))
-            )
-            live.record = await asyncio.to_thread(
-                self.training.apply,
-                total,
-                live.base,
-                live.id,
-                lambda record: live.row(
-                    "done", self._clock() - live.began, version=record.version, culprits=list(total.culprits)
-                ),
-                oldest=max(live.stale(total.survivors).values(), default=0),
-            )
-            live.machine.total = None  # the vectors are in the model now
-            self._not_before = self._clock() + self.settings.pace_seconds
-            self.version_born = self._wall()
-            self.metrics.round_done(self._clock() - live.began)
+            live.saw["sum"] = await asyncio.to_thread(histogram, total.main)
+            live.saw["close_up"] = await asyncio.to_thread(close_up, total.main)
+            given = [total]
+            del total  # held by nobody else: its memory is free once the mean is in the model
+            oldest = max(live.stale(given[0].survivors).values(), default=0)
+        live.record = await self._saved(live, given, oldest)
+        self._not_before = self._clock() + self.settings.pace_seconds
+        self.version_born = self._wall()
+        self.metrics.round_done(self._clock() - live.began)
         log.info(
             "a new model version", round=live.short, version=live.record.version,
-            survivors=list(total.survivors), culprits=list(total.culprits),
+            survivors=list(live.record.survivors), culprits=list(live.culprits),
             seconds=round(self._clock() - live.began, 3),
         )  # fmt: skip
+
+    async def _saved(self, live: LiveRound, given: list[Total], oldest: int) -> Record:
+        """The record that a sum leads to. One that cannot be saved now is kept, and tried again: its members
+        have spent their updates. No other sum becomes a model meanwhile, so there is one in memory.
+        """
+
+        def row(record: Record) -> RoundRow:
+            seconds = self._clock() - live.began
+            return live.row("done", seconds, version=record.version, culprits=list(live.culprits))
+
+        def step() -> Record:
+            if given:
+                return self.training.apply(given.pop(), live.base, live.id, row, oldest=oldest)
+            return self.training.save()
+
+        async with self._one_at_a_time:
+            while True:
+                try:
+                    record = await asyncio.to_thread(step)
+                except UNSAVED as error:
+                    live.trouble, pause = self.room.failed(error)
+                    await asyncio.sleep(pause)
+                else:
+                    self.room.worked()
+                    return record
 
     async def _fail(self, live: LiveRound, error: ChoralError) -> None:
         phase = live.at.value
@@ -290,10 +328,11 @@ class Conductor:
         live.failure = live.failure or copy.copy(error)
         missing = list(getattr(error, "missing", ()))
         culprits = list(getattr(error, "culprits", ()))
-        log.warning(
-            "a round aborted", round=live.short, phase=phase, reason=error.reason,
-            missing=missing, culprits=culprits,
-        )  # fmt: skip
+        if live.id or not isinstance(error, NoRoom):  # that has its own line, once
+            log.warning(
+                "a round aborted", round=live.short, phase=phase, reason=error.reason,
+                missing=missing, culprits=culprits,
+            )  # fmt: skip
         if not live.id:
             return
         self.metrics.round_aborted(error, phase)
@@ -306,8 +345,8 @@ class Conductor:
         )  # fmt: skip
         try:
             await asyncio.to_thread(self._store.put_round, row)
-        except Exception:  # a full disk: the members have to be told all the same
-            log.exception("what became of a round could not be saved", round=live.short)
+        except UNSAVED as trouble:  # the members have to be told all the same
+            self.room.failed(trouble)
 
     def _forget(self, live: LiveRound) -> None:
         if live.record is not None:  # the round itself is let go of meanwhile

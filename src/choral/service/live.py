@@ -30,6 +30,8 @@ class LiveRound:
         answers: encoded, of the phases whose answer is the same for everybody.
         at: the phase that is being collected, also after the machine has given up.
         got, gave: bytes of messages and of answers by phase.
+        trouble: why nothing moves although the members have done their part.
+        culprits: whose shares were wrong in a round that has its sum.
         late: members that were there when the cohort closed without them.
         saw: histograms of what the aggregator received and of the sum, for the page.
         lock: held while the machine works in a thread.
@@ -43,6 +45,8 @@ class LiveRound:
     deadline: float = 0.0
     failure: ChoralError | None = None
     record: Record | None = None
+    trouble: ChoralError | None = None
+    culprits: tuple[str, ...] = ()
     driver: asyncio.Task[None] | None = None
     sessions: dict[str, str] = field(default_factory=dict)
     answers: dict[Phase, bytes] = field(default_factory=dict)

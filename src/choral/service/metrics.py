@@ -40,6 +40,7 @@ class Metrics:
     Attributes:
         certificate_expiry: when the server's certificate ends, seconds since 1970; None without TLS.
         pages: how many dashboards are open.
+        free_bytes: room where the state is.
     """
 
     def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
@@ -48,6 +49,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.certificate_expiry: Callable[[], float | None] = lambda: None
         self.pages: Callable[[], int] = lambda: 0
+        self.free_bytes: Callable[[], int | None] = lambda: None
         self._rounds = self._counter("rounds", "Rounds that ended, by outcome.", "outcome")
         self._aborts = self._counter("round_aborts", "Aborted rounds by reason and phase.", "reason", "phase")
         self._received = self._counter("received_bytes", "Bytes of members' messages.", "message")
@@ -119,6 +121,12 @@ class _States(Collector):
     def describe(self) -> Iterable[Metric]:
         return ()  # asked for at registration, when nothing is there to be read yet
 
+    def _free(self) -> int | None:
+        try:
+            return self._metrics.free_bytes()
+        except OSError:  # the disk itself is gone: the other figures are wanted all the more
+            return None
+
     def collect(self) -> Iterable[Metric]:
         rounds = self._rounds
         head = rounds.training.head
@@ -152,6 +160,8 @@ class _States(Collector):
                 "Of the last version that was measured.",
                 metrics.mean_loss if metrics else None,
             ),
+            ("state_free_bytes", "Free on the disk that the state is on.", self._free()),
+            ("next_version_bytes", "What the next version takes on it.", rounds.training.next_bytes),
             ("dashboard_pages", "Dashboards that are open.", self._metrics.pages()),
             (
                 "certificate_expiry_timestamp_seconds",

@@ -7,6 +7,7 @@ from quart import Response, jsonify
 from choral.errors import (
     ChoralError,
     IdentityError,
+    NoRoom,
     OutOfPhase,
     PeerError,
     RecordError,
@@ -27,6 +28,7 @@ _STATUS: list[tuple[type[ChoralError], int]] = [
     (Superseded, 409),
     (RecordError, 404),
     (ShuttingDown, 503),
+    (NoRoom, 503),
 ]
 
 

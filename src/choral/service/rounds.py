@@ -78,6 +78,7 @@ class Rounds:
         )
         self.metrics = self.conductor.metrics
         self.metrics.watch(self)
+        self.metrics.free_bytes = store.free
         self.presence = self.conductor.presence
         self.progress = self.conductor.progress
         self._taking: set[asyncio.Task[None]] = set()
@@ -211,9 +212,16 @@ class Rounds:
             live = await self._take(message.round_id, message, size)
         except (UnknownRound, OutOfPhase, RoundAborted):
             known = await asyncio.to_thread(self._store.record_of, message.round_id)
-            if known is None or message.member not in known.survivors:
+            if known is not None and message.member in known.survivors:
+                return wire.encode(known)
+            waiting = self.conductor.running.get(message.round_id)
+            if (
+                waiting is None
+                or waiting.trouble is None
+                or message.member not in waiting.machine.received(Phase.MASK)
+            ):
                 raise
-            return wire.encode(known)
+            live = waiting
         return await self._answer(live, Phase.UNMASK, lambda: live.record)
 
     async def complain(self, message: Complaint, size: int) -> None:
@@ -290,12 +298,15 @@ class Rounds:
 
         Raises:
             StillWaiting: not within `wait_seconds`.
+            NoRoom: not either, and why: what the round led to cannot be saved yet.
             RoundAborted: the round ended without a sum.
         """
         await or_timeout(live.closed[phase].wait(), self.settings.wait_seconds)
         if live.failure is not None:
             raise copy.copy(live.failure)
         if not live.closed[phase].is_set():
+            if live.trouble is not None:
+                raise copy.copy(live.trouble)
             raise StillWaiting
         if own:
             data = wire.encode(answer())

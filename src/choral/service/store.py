@@ -7,14 +7,14 @@ import json
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from choral.errors import ParameterError
+from choral.errors import NoRoom, ParameterError
 from choral.federation.records import Record
 from choral.protocol import wire
 
@@ -141,7 +141,9 @@ class Store:
         rows = self._read("select data from blobs where digest = ?", digest)
         return rows[0][0] if rows else None
 
-    def append(self, record: Record, blobs: dict[bytes, bytes], finished: RoundRow | None = None) -> None:
+    def append(
+        self, record: Record, blobs: Mapping[bytes, bytes | bytearray], finished: RoundRow | None = None
+    ) -> None:
         """A record, what it refers to and the end of its round: all or nothing (§5)."""
         with self._write() as db:
             for digest, data in blobs.items():
@@ -185,8 +187,22 @@ class Store:
         with self._lock:
             self._db.execute("begin immediate")
             self._db.execute("rollback")
-        if shutil.disk_usage(self.path.parent).free < _LEAST_FREE:
+        if self.free() < _LEAST_FREE:
             raise OSError(f"less than {_LEAST_FREE >> 20} MiB are free")
+
+    def free(self) -> int:
+        """Bytes that are free where the file is."""
+        return shutil.disk_usage(self.path.parent).free
+
+    def room(self, size: int) -> None:
+        """Raises `NoRoom` unless `size` bytes more can be saved. In the journal first, then in the file."""
+        free, needed = self.free(), _LEAST_FREE + 2 * size
+        if free < needed:
+            raise NoRoom(
+                f"the aggregator cannot save another model: {free >> 20} MiB are free where its state is, it"
+                f" needs {-(-needed >> 20)} MiB",
+                hint="members wait and go on by themselves; whoever runs it makes room on that disk",
+            )
 
     def round(self, round_id: bytes) -> RoundRow | None:
         rows = self._read("select * from rounds where id = ?", round_id)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from choral.errors import ParameterError, RecordError, RoundAborted
 from choral.federation import records
@@ -16,11 +19,25 @@ from choral.federation.provision import INITIAL
 from choral.federation.records import Record
 from choral.federation.totals import Totals
 from choral.learning import model_file, rules
-from choral.learning.update import flatten, unflatten
-from choral.primitives.fixed_point import decode
+from choral.learning.trainer import Vector
+from choral.learning.update import Schema, flatten, schema_of
+from choral.primitives.fixed_point import RingPlan, decode
 from choral.protocol.aggregator import Total
 from choral.protocol.transcript import sign
 from choral.service.store import RoundRow, Store
+
+_BLOCK = 1 << 16  # coordinates that are decoded at once
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A version that is made, and not saved yet."""
+
+    record: Record
+    blobs: dict[bytes, bytes | bytearray]
+    model: Vector
+    state: rules.State
+    row: Callable[[Record], RoundRow]
 
 
 class Training:
@@ -37,6 +54,7 @@ class Training:
         self._task = aggregator.task
         self._rule = rules.rule(self._task.rule.name, self._task.rule.options)
         self._lock = threading.Lock()
+        self._next: _Step | None = None
         if store.head() is None:
             self._begin(aggregator.folder / INITIAL)
         self._bases: dict[bytes, Record] = {}
@@ -89,6 +107,12 @@ class Training:
         record = records.first(self._me.identity, self._task.digest, model_file.digest(data), state)
         self._store.append(record, {record.parameters: data, state: b""})
 
+    @property
+    def next_bytes(self) -> int:
+        """Bytes of the next model and of the rule's state after it."""
+        kept = 2 if self.head.version == 0 else len(self._state)  # no rule keeps more than two vectors
+        return 4 * self._task.dimension * (1 + kept) + (1 << 16)
+
     def apply(
         self,
         total: Total,
@@ -104,10 +128,12 @@ class Training:
         cohorts run side by side, is discounted here, for the whole sum.
 
         Model, record and the end of the round (`row`) are stored in one transaction; the same round
-        a second time gives the record that it gave before.
+        a second time gives the record that it gave before. The sum is used up: its memory becomes the mean's,
+        and is free, if the caller does not hold it, before the model is written.
 
         Raises:
             RoundAborted: `base` is too old by now, or the sum cannot be a model.
+            sqlite3.OperationalError, OSError: it could not be saved; `save` tries again.
         """
         with self._lock:
             known = self._store.record_of(round_id)
@@ -125,11 +151,15 @@ class Training:
                     f"a sum of weights of {totals.weight} is impossible for {len(total.survivors)} members",
                     hint="a member sent nonsense in its totals; nobody can tell which",
                 )
-            mean = decode(total.main, totals.weight, self._task.plan)
+            words, survivors = tuple(int(word) for word in total.auxiliary), total.survivors
+            mean = _mean(total.main, totals.weight, self._task.plan)
+            del total
             mean *= np.float32((1 + staleness) ** -0.5)
             model, state = self._rule(self._model, mean, self._state)
-            data = model_file.encode(unflatten(model, self._task.arrays))
+            del mean
+            data, model = _packed(_arrays(model, self._task.arrays))
             digest = rules.state_digest(state)
+            kept, state = _packed_state(state)
             record = sign(
                 self._me.identity,
                 Record(
@@ -140,14 +170,56 @@ class Training:
                     previous=self.head.digest,
                     base=base.digest,
                     round_id=round_id,
-                    survivors=total.survivors,
-                    totals=tuple(int(word) for word in total.auxiliary),
+                    survivors=survivors,
+                    totals=words,
                     signature=bytes(64),
                 ),
             )
-            blobs = {record.parameters: data, digest: model_file.encode(state) if state else b""}
-            self._store.append(record, blobs, row(record))
-            self.head, self._model, self._state = record, model, state
-            self._bases[record.context] = record
-            self._progress = self._progress.after(record)
-            return record
+            self._next = _Step(record, {record.parameters: data, digest: kept}, model, state, row)
+            return self._save()
+
+    def save(self) -> Record:
+        """What `apply` made last and could not save, once more. Raises as that does."""
+        with self._lock:
+            return self._save()
+
+    def _save(self) -> Record:
+        step = self._next
+        assert step is not None  # noqa: S101  (made by `apply`)
+        self._store.append(step.record, step.blobs, step.row(step.record))
+        self._next = None
+        self.head, self._model, self._state = step.record, step.model, step.state
+        self._bases[step.record.context] = step.record
+        self._progress = self._progress.after(step.record)
+        return step.record
+
+
+def _mean(total: NDArray[np.uint32], weights: int, plan: RingPlan) -> Vector:
+    """`decode` in the memory of `total`, block by block."""
+    mean = total.view(np.float32)
+    for at in range(0, len(total), _BLOCK):
+        mean[at : at + _BLOCK] = decode(total[at : at + _BLOCK], weights, plan)
+    return mean
+
+
+def _arrays(vector: Vector, schema: Schema) -> dict[str, Vector]:
+    """The vector's arrays by name, as parts of it."""
+    found, at = {}, 0
+    for name, shape in schema:
+        found[name] = vector[at : at + math.prod(shape)].reshape(shape)
+        at += math.prod(shape)
+    return found
+
+
+def _packed(arrays: dict[str, Vector]) -> tuple[bytearray, Vector]:
+    """A model file, and its values as one vector in the file's own memory."""
+    data = model_file.pack(arrays)
+    d = sum(array.size for array in arrays.values())
+    return data, np.frombuffer(data, np.float32, offset=len(data) - 4 * d)
+
+
+def _packed_state(state: rules.State) -> tuple[bytes | bytearray, rules.State]:
+    if not state:
+        return b"", {}
+    data, values = _packed(state)
+    return data, _arrays(values, schema_of(state))
