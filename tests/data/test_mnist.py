@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from choral.cli.data import data
 from choral.data import load_shard
-from choral.data.mnist import load
+from choral.data.mnist import load, load_both
 from choral.errors import ParameterError, ShardError
 
+one_directory = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 REAL = os.environ.get("CHORAL_MNIST")
 
 
@@ -88,7 +93,7 @@ class TestFiles:
 
     def test_with_labels_of_other_classes_are_refused(self, tmp_path):
         X, y = images()
-        with pytest.raises(ShardError, match="labels up to 10; expected 0 to 9"):
+        with pytest.raises(ShardError, match="labels 1 to 10; expected 0 to 9"):
             load(write(tmp_path, "train", X, y + 1), "train")
 
     def test_with_images_without_pixels_or_with_absurd_ones_are_refused(self, tmp_path):
@@ -125,6 +130,78 @@ class TestFiles:
         assert [len(shards), sum(map(len, shards))] == [4, 200]
         test = load_shard(tmp_path / "shards" / "test_data.npy")
         np.testing.assert_array_equal(test.images, X.reshape(30, 12))
+
+    def both(self, folder, first, last):
+        X, _ = images(40)
+        for part in ("train", "test"):
+            y = np.resize(np.arange(first, last + 1), 40).astype(np.uint8)
+            write(folder, f"emnist-letters-{part}", X, y, gz=True)
+        return np.resize(np.arange(first, last + 1), 40)
+
+    @pytest.mark.parametrize(
+        ("first", "last", "classes"), [(0, 25, 26), (1, 26, 26), (1, 26, 27), (0, 9, 47)]
+    )
+    def test_of_other_classes_are_read_counted_from_0(self, tmp_path, first, last, classes):
+        y = self.both(tmp_path, first, last)
+        train, test, from_one = load_both(tmp_path, classes=classes)
+        assert from_one == (first == 1 and last == classes)
+        for labels in (train[1], test[1]):
+            np.testing.assert_array_equal(labels, y - from_one)
+
+    @pytest.mark.parametrize(("first", "last", "right"), [(0, 25, 26), (1, 26, 26), (2, 26, 27)])
+    def test_of_more_classes_are_refused_with_the_number_that_is_right(self, tmp_path, first, last, right):
+        self.both(tmp_path, first, last)
+        with pytest.raises(ShardError, match=f"labels {first} to {last}; expected 0 to 9") as caught:
+            load_both(tmp_path)
+        assert f"--classes {right} " in caught.value.hint
+        load_both(tmp_path, classes=right)
+
+    def test_of_several_sets_are_told_apart_by_what_their_names_begin_with(self, tmp_path):
+        y = self.both(tmp_path, 0, 9)
+        for part in ("train", "t10k"):
+            write(tmp_path, f"other-{part}", *images(30))
+        with pytest.raises(ShardError, match="begin with 'emnist-letters-', 'other-'") as caught:
+            load_both(tmp_path)
+        assert "--prefix" in caught.value.hint
+        np.testing.assert_array_equal(load_both(tmp_path, prefix="emnist-letters-")[0][1], y)
+        with pytest.raises(ShardError, match="begin with"):
+            load_both(tmp_path, prefix="emnist-")
+
+    def test_of_two_sets_are_no_set(self, tmp_path):
+        write(tmp_path, "train", *images(20))
+        write(tmp_path, "other-t10k", *images(20))
+        with pytest.raises(ShardError, match="a test part alone"):
+            load_both(tmp_path)
+
+    def test_of_letters_become_shards_by_one_command(self, tmp_path):
+        self.both(tmp_path, 1, 26)
+        arguments = [str(tmp_path), str(tmp_path / "shards"), "--classes", "26"]
+        ran = CliRunner().invoke(data, ["mnist", *arguments], catch_exceptions=False)
+        assert "labels 1 to 26 are stored as 0 to 25" in ran.output
+        test = load_shard(tmp_path / "shards" / "test_data.npy", classes=26)
+        assert set(test.labels) == set(range(26))
+
+    @one_directory
+    @given(
+        part=st.sampled_from(["images", "labels"]),
+        at=st.integers(0, 19),
+        byte=st.integers(0, 255),
+        gz=st.booleans(),
+    )
+    def test_that_are_damaged_are_read_or_refused_and_nothing_else(self, tmp_path, part, at, byte, gz):
+        X, y = images()
+        for path in tmp_path.iterdir():
+            path.unlink()
+        write(tmp_path, "train", X, y, gz=gz)
+        path = next(tmp_path.glob(f"*{part}*"))
+        content = bytearray(path.read_bytes())
+        content[at] = byte
+        path.write_bytes(content)
+        try:
+            found, labels = load(tmp_path, "train")
+        except ShardError:
+            return
+        assert (found.shape[0], labels.max() < 10) == (20, True)
 
     @pytest.mark.skipif(not REAL, reason="CHORAL_MNIST names no folder with the real files")
     def test_the_real_files(self):

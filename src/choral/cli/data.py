@@ -15,7 +15,7 @@ from rich.table import Table
 from choral.cli.lists import listed
 from choral.cli.terminal import bar, console, steps, working
 from choral.data import load_digits, load_shard, save_shard, sheet, synthetic_digits
-from choral.data.mnist import load as load_mnist
+from choral.data.mnist import load_both as load_mnist
 from choral.data.partition import split as split_labels
 from choral.data.tables import from_csv as arrays_from_csv
 from choral.data.tables import from_npy as array_from_npy
@@ -125,15 +125,21 @@ def _say(paths: list[Path]) -> None:
 @click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @_splitting
-def mnist(source: Path, folder: Path, members: int, split: str, seed: int) -> None:
+@click.option(
+    "--classes", default=10, show_default=True, type=click.IntRange(2, 256), help="How many the set has."
+)
+@click.option("--prefix", default="", help="What the names of the files begin with, where several sets are.")
+def mnist(source: Path, folder: Path, members: int, split: str, seed: int, classes: int, prefix: str) -> None:
     """Shards in FOLDER from the four MNIST files in SOURCE, plain or gzipped.
 
     The training images are split over the members, the test images are test_data.npy. Any set in the
-    same four files will do, such as Fashion-MNIST. python-mnist reads them: pip install "choral[mnist]".
+    same four files will do, such as Fashion-MNIST, or EMNIST with --classes. python-mnist reads them:
+    pip install "choral[mnist]".
     """
     with working("reading and checking the files"):
-        X, y = load_mnist(source, "train")
-        X_test, y_test = load_mnist(source, "t10k")
+        (X, y), (X_test, y_test), from_one = load_mnist(source, classes=classes, prefix=prefix)
+    if from_one:
+        console.print(f"labels 1 to {classes} are stored as 0 to {classes - 1}")
     paths = write_shards(folder, X, y, members=members, split=split, test=0.0, seed=seed)
     save_shard(folder / "test_data.npy", X_test, y_test)
     _say([*paths, folder / "test_data.npy"])

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import itertools
 import os
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -38,12 +40,15 @@ class Pair:
 
 
 def load(
-    folder: str | os.PathLike[str], part: str, *, classes: int = 10
+    folder: str | os.PathLike[str], part: str, *, classes: int = 10, prefix: str = ""
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """X (n, rows * columns) uint8 and y (n,) uint8 of the `train` or the `t10k` files in a folder.
 
     The files are called `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-…`), with
     or without `.gz`. 60,000 images take python-mnist some seconds.
+
+    Args:
+        prefix: what the names begin with, such as `emnist-letters-`; by default whatever is there.
 
     Raises:
         ParameterError: no python-mnist, or another package where it should be.
@@ -51,7 +56,38 @@ def load(
             outside 0 to classes - 1.
     """
     parser = _parser()
-    pair = find(Path(folder), part)
+    images, labels = _read(parser, find(Path(folder), part, prefix))
+    _check_labels(Path(folder), labels, classes)
+    return images, labels
+
+
+def load_both(
+    folder: str | os.PathLike[str], *, classes: int = 10, prefix: str = ""
+) -> tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]], bool]:
+    """The training and the test part, as `load` reads them, and whether labels were counted from 1.
+
+    Labels 1 to `classes` in both, as the letters of EMNIST have, become 0 to classes - 1.
+
+    Raises:
+        ParameterError, ShardError: as `load`.
+    """
+    parser = _parser()
+    train = find(Path(folder), "train", prefix)
+    begin = train.images.name.partition("train-images")[0]
+    test = find(Path(folder), "t10k", begin)
+    if not test.images.name.startswith((f"{begin}t10k-", f"{begin}test-")):
+        _refuse(test.images, "a test part alone", f"one of the set that {train.images.name} belongs to")
+    (X, y), (X_test, y_test) = (_read(parser, pair) for pair in (train, test))  # noqa: N806
+    labels = np.concatenate([y, y_test])
+    from_one = int(labels.min()) == 1 and int(labels.max()) == classes
+    if from_one:
+        y, y_test = y - np.uint8(1), y_test - np.uint8(1)
+    else:
+        _check_labels(Path(folder), labels, classes)
+    return (X, y), (X_test, y_test), from_one
+
+
+def _read(parser: Any, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     count, rows, columns = _header(pair.images, _IMAGES, 3, gz=pair.gz)
     (labels,) = _header(pair.labels, _LABELS, 1, gz=pair.gz)
     if count != labels:
@@ -72,25 +108,51 @@ def load(
         if block.min() < 0 or block.max() > 255:
             _refuse(pair.images, f"values {block.min()} to {block.max()}", "0 to 255")
         images[first : first + some], told[first : first + some] = block, block_labels
-    if int(told.max()) >= classes:
-        _refuse(pair.labels, f"labels up to {told.max()}", f"0 to {classes - 1} for {classes} classes")
     return images, told
 
 
-def find(folder: Path, part: str) -> Pair:
-    """The files of `part`, `train` or `t10k`.
+def _check_labels(folder: Path, labels: NDArray[np.uint8], classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if high >= classes:
+        raise ShardError(
+            f"{folder}: found labels {low} to {high}; expected 0 to {classes - 1} for {classes} classes",
+            hint=f"--classes {high if low == 1 else high + 1} for this set",
+        )
+
+
+def find(folder: Path, part: str, prefix: str = "") -> Pair:
+    """The files of `part`, `train` or `t10k`, whatever their names begin with if no prefix is given.
 
     Raises:
-        ShardError: there are none.
+        ShardError: there are none, or several.
     """
-    for dash in "-.":  # some archives have a full stop there
-        images, labels = folder / f"{part}-images{dash}idx3-ubyte", folder / f"{part}-labels{dash}idx1-ubyte"
-        if images.is_file() and labels.is_file():
-            return Pair(images, labels, gz=False)
-        if _zipped(images).is_file() and _zipped(labels).is_file():
-            return Pair(images, labels, gz=True)
+    parts = (part, "test") if part == "t10k" else (part,)  # EMNIST calls it test
+    found: dict[str, Pair] = {}
+    try:
+        names = {path.name for path in folder.iterdir() if path.is_file()}
+    except OSError as error:
+        raise ShardError(
+            f"{folder}: found a folder that cannot be read ({error.strerror or error}); expected IDX files",
+            hint="give the folder with the four MNIST files",
+        ) from error
+    for name in sorted(names):
+        for called, dash, gz in itertools.product(parts, "-.", ("", ".gz")):  # some archives have a full stop
+            end = f"{called}-images{dash}idx3-ubyte{gz}"
+            begin = name.removesuffix(end)
+            labels = f"{begin}{called}-labels{dash}idx1-ubyte"
+            if name.endswith(end) and labels + gz in names and begin not in found:
+                found[begin] = Pair(folder / name.removesuffix(".gz"), folder / labels, gz=bool(gz))
+    if prefix in found:
+        return found[prefix]
+    if len(found) == 1 and not prefix:
+        return next(iter(found.values()))
+    if found:
+        raise ShardError(
+            f"{folder}: found sets that begin with {', '.join(map(repr, found))}; expected one of them",
+            hint="--prefix says which",
+        )
     raise ShardError(
-        f"{folder}: found no pair of {part}-images-idx3-ubyte and {part}-labels-idx1-ubyte;"
+        f"{folder}: found no pair of {prefix}{part}-images-idx3-ubyte and {prefix}{part}-labels-idx1-ubyte;"
         " expected both, plain or both with .gz",
         hint="give the folder with the four MNIST files; Choral does not download them",
     )
@@ -128,7 +190,7 @@ def _header(path: Path, magic: int, dimensions: int, *, gz: bool) -> tuple[int, 
     try:
         with _open(path, gz=gz) as file:
             head = file.read(4 + 4 * dimensions)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         _refuse(path, f"a file that cannot be read ({error})", "an IDX file")
     if len(head) != 4 + 4 * dimensions:
         _refuse(path, f"{len(head)} bytes", f"an IDX header of {4 + 4 * dimensions}")
@@ -149,7 +211,7 @@ def _check_length(path: Path, expected: int, *, gz: bool) -> None:
                     size += len(block)
         else:
             size = path.stat().st_size
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         _refuse(path, f"a file that cannot be read ({error})", f"{expected} bytes")
     if size != expected:
         more = "more than " if gz and size > expected else ""
