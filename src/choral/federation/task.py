@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import cbor2
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,7 +16,7 @@ from choral.federation.totals import Totals
 from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import labelled
 from choral.protocol.parameters import Parameters
-from choral.protocol.wire import pack
+from choral.protocol.wire import pack, unpack
 
 M = TypeVar("M", bound=BaseModel)
 Options = dict[str, bool | int | float | str]
@@ -123,7 +122,7 @@ class Task(_Strict):
             WireError: not the canonical CBOR of a task.
         """
         try:
-            task = checked(cls, cbor2.loads(data), "the task")
+            task = checked(cls, unpack(data, "task"), "the task")
         except Exception as error:
             raise WireError(f"not a task: {error}") from error
         if task.encode() != data:

@@ -5,24 +5,30 @@ Every list over members is in roster order: ascending identity key.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 
 @dataclass(frozen=True)
 class Length:
-    """Bounds on the length of a byte string or a list, checked by `wire`."""
+    """Bounds on the length of a text, a byte string or a list, and the form of a text: checked by `wire`."""
 
     low: int
     high: int
+    form: Callable[[str], object] = lambda text: True
+    said: str = "text"
 
 
 Bytes32 = Annotated[bytes, Length(32, 32)]
 Signature = Annotated[bytes, Length(64, 64)]
-Name = Annotated[str, Length(1, 64)]
+Name = Annotated[str, Length(1, 64, _NAME.fullmatch, "letters, digits, `.`, `_` and `-`")]
 Sealed = Annotated[bytes, Length(0, 1 << 16)]
 
 
@@ -154,7 +160,7 @@ class Complaint:
     label: ClassVar = "choral/1 complaint"
     member: Name
     round_id: Bytes32
-    reason: Annotated[str, Length(1, 500)]
+    reason: Annotated[str, Length(1, 500, str.isprintable, "printable text on one line")]
     culprits: tuple[Name, ...]
     signature: Signature
 

@@ -14,6 +14,7 @@ import math
 import struct
 import types
 import typing
+from collections.abc import Hashable
 from typing import Any, TypeVar
 
 import cbor2
@@ -24,8 +25,12 @@ from choral.protocol.messages import Length, Masked, MaskedVector
 
 T = TypeVar("T")
 
-MOST_ITEMS = 1 << 16
+MOST_ITEMS = 1 << 16  # in one message, lists and maps and what is in them
+MOST_MEMBERS = 256  # in a list, unless its type says otherwise: no cohort is larger
+LONGEST_KEY = 256  # bytes; in a task the names of arrays are keys
+DEEPEST = 8  # levels of lists and maps
 _HEAD_LIMIT = 1024
+_FEW_ITEMS = 64  # are always looked at: the refusal can say which field is odd
 
 
 def pack(value: Any) -> bytes:
@@ -62,17 +67,8 @@ def decode(kind: type[T], data: bytes) -> T:
     Raises:
         WireError: anything but the one encoding of such a message.
     """
-    _plain_items_only(data, kind.__name__)
-    try:
-        with io.BytesIO(data) as stream:
-            value = cbor2.CBORDecoder(stream).decode()
-            if stream.tell() != len(data) and stream.read(1):
-                raise WireError(f"{len(data)} bytes hold more than one {kind.__name__}")
-    except WireError:
-        raise
-    except Exception as error:  # a decoder of untrusted bytes: whatever it raises means the same
-        raise WireError(f"not CBOR, expected a {kind.__name__} ({type(error).__name__})") from error
-    message = _build(kind, value, kind.__name__)
+    most = max(most_items(typing.cast(Any, kind)), _FEW_ITEMS)
+    message = _build(kind, unpack(data, kind.__name__, most), kind.__name__)
     if encode(message) != data:
         raise WireError(
             f"a {kind.__name__} that is not in canonical CBOR",
@@ -81,21 +77,84 @@ def decode(kind: type[T], data: bytes) -> T:
     return typing.cast(T, message)
 
 
-def _plain_items_only(data: bytes, where: str) -> None:
-    """Refuse tags and indefinite lengths before the CBOR library acts on them.
+def unpack(data: bytes, what: str, most: int = MOST_ITEMS) -> Any:
+    """The plain value in `data`: not yet known to be in canonical form, but cheap to look at.
 
-    Tag 28 and 29 (shared values) as a map's key make a hundred bytes cost exponential time, tag 2 an
-    integer that cannot be printed. Item heads lie one after the other, so nothing is nested here.
+    Raises:
+        WireError: not one CBOR item within the bounds of §7.1.
     """
-    at = 0
-    while at < len(data):
+    _within_bounds(data, what, most)
+    try:
+        with io.BytesIO(data) as stream:
+            value = cbor2.CBORDecoder(stream).decode()
+            if stream.tell() != len(data) and stream.read(1):
+                raise WireError(f"{len(data)} bytes hold more than one {what}")
+    except WireError:
+        raise
+    except Exception as error:  # a decoder of untrusted bytes: whatever it raises means the same
+        raise WireError(f"not CBOR, expected a {what} ({type(error).__name__})") from error
+    return value
+
+
+def _within_bounds(data: bytes, where: str, most: int) -> None:
+    """Refuse what would be dear to decode before the CBOR library sees it (§7.1).
+
+    Tag 28 and 29 (shared values) as a map's key make a hundred bytes cost exponential time, tag 2 an integer
+    that cannot be printed. Integers as keys can be chosen to collide (text cannot: its hash is keyed), and a
+    list of empty lists takes 72 times its size. Item heads lie one after the other, so one walk sees all.
+    """
+    at, items, size = 0, 0, len(data)
+    left, in_map = 1, False  # what is still to come on this level, keys and values counted one by one
+    above: list[tuple[int, bool]] = []
+    while True:
+        while not left:
+            if not above:
+                return  # what follows is not looked at: the decoder stops here, too
+            left, in_map = above.pop()
+        if at >= size:
+            raise WireError(f"not CBOR, expected a {where} (cut off)")
+        items += 1
         major, low = data[at] >> 5, data[at] & 31
         if major == 6 or low > 27:
             found = "tag" if major == 6 else "indefinite length"
             raise WireError(f"{where}: found a CBOR {found} at byte {at}, expected plain values")
         width = 0 if low < 24 else 1 << (low - 24)
         argument = int.from_bytes(data[at + 1 : at + 1 + width], "big") if width else low
-        at += 1 + width + (argument if major in (2, 3) else 0)
+        if in_map and not left & 1 and (major != 3 or argument > LONGEST_KEY):
+            raise WireError(
+                f"{where}: found a key at byte {at} that is not a text of {LONGEST_KEY} bytes at most"
+            )
+        left -= 1
+        at += 1 + width
+        if major in (2, 3):
+            at += argument
+        elif major in (4, 5):
+            above.append((left, in_map))
+            left, in_map = argument * (major - 3), major == 5
+            if items + left > most or len(above) > DEEPEST:
+                found = f"{items + left} items" if items + left > most else f"{len(above)} levels"
+                raise WireError(
+                    f"{where}: found {found} at byte {at}, expected {most} items on {DEEPEST} levels at most"
+                )
+
+
+@functools.cache
+def most_items(kind: Hashable) -> int:
+    """How many CBOR items a message of class `kind` can have: its own map, keys and values."""
+    expected, length = _unwrapped(kind)
+    if isinstance(expected, types.GenericAlias):
+        return min(1 + length.high * most_items(expected.__args__[0]), MOST_ITEMS)
+    if dataclasses.is_dataclass(expected) and isinstance(expected, type):
+        return min(3 + sum(1 + most_items(hint) for hint in _fields(expected).values()), MOST_ITEMS)
+    return 1
+
+
+def _unwrapped(kind: Any) -> tuple[Any, Length]:
+    """A type without its annotation, and the bounds that hold for it."""
+    if typing.get_origin(kind) is typing.Annotated:
+        expected, length = typing.get_args(kind)
+        return expected, length
+    return kind, Length(0, MOST_MEMBERS)
 
 
 @functools.cache
@@ -106,26 +165,32 @@ def _fields(kind: type) -> dict[str, Any]:
 
 def _build(expected: Any, value: Any, where: str) -> Any:
     """`value` as `expected` says: a dataclass, tuple[X, ...], Annotated[bytes | str, Length], int, bool."""
-    if isinstance(expected, types.GenericAlias) and expected.__origin__ is tuple:
-        item = expected.__args__[0]
-        if type(value) is not list or len(value) > MOST_ITEMS:
+    expected, length = _unwrapped(expected)
+    if isinstance(expected, types.GenericAlias):
+        if type(value) is not list:
             raise WireError(f"{where}: found {_found(value)}, expected a list")
+        _check_length(value, length, where)
+        item = expected.__args__[0]
         return tuple(_build(item, entry, f"{where}[{at}]") for at, entry in enumerate(value))
     if dataclasses.is_dataclass(expected) and isinstance(expected, type):
         return _build_message(expected, value, where)
-    length = None
-    if typing.get_origin(expected) is typing.Annotated:
-        expected, length = typing.get_args(expected)
     if type(value) is not expected:
         raise WireError(f"{where}: found {_found(value)}, expected {expected.__name__}")
-    if isinstance(length, Length) and not length.low <= len(value) <= length.high:
-        span = length.low if length.low == length.high else f"{length.low} to {length.high}"
-        raise WireError(f"{where}: found {len(value)} {_unit(value)}, expected {span}")
+    if isinstance(value, str | bytes):
+        _check_length(value, length, where)
+    if isinstance(value, str) and not length.form(value):
+        raise WireError(f"{where}: found {value!r:.80}, expected {length.said}")
     if expected is float and not math.isfinite(value):
         raise WireError(f"{where}: found {value}, expected a finite number")
     if type(value) is int and not 0 <= value < 2**64:
         raise WireError(f"{where}: found {value}, expected an unsigned 64-bit integer")
     return value
+
+
+def _check_length(value: str | bytes | list[Any], length: Length, where: str) -> None:
+    if not length.low <= len(value) <= length.high:
+        span = length.low if length.low == length.high else f"{length.low} to {length.high}"
+        raise WireError(f"{where}: found {len(value)} {_unit(value)}, expected {span}")
 
 
 def _build_message(kind: type, value: Any, where: str) -> Any:
@@ -151,7 +216,7 @@ def _found(value: Any) -> str:
 
 
 def _unit(value: Any) -> str:
-    return "characters" if isinstance(value, str) else "bytes"
+    return "characters" if isinstance(value, str) else "bytes" if isinstance(value, bytes) else "items"
 
 
 def vector_bytes(d: int, a: int) -> int:
