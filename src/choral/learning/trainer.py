@@ -32,7 +32,8 @@ Labels: TypeAlias = NDArray[Any]
 class Evaluation:
     """Totals over examples, so that the evaluations of several members simply add up.
 
-    `examples` and `correct` are counts; `correct` stays 0 for a model that does not classify.
+    `examples` and `correct` are counts. A model that does not classify, or whose answers nobody can call
+    right or wrong, has `classified=False`; its `correct` is 0 and means nothing.
     `loss` is the sum of the loss over the examples, not its mean, in whatever unit the model
     uses (nats, for `Softmax` and `MLP`).
 
@@ -44,11 +45,12 @@ class Evaluation:
     examples: int
     correct: int
     loss: float
+    classified: bool = True
 
     @property
     def accuracy(self) -> float:
-        """The part of the examples that was classified correctly, in [0, 1]; NaN without any."""
-        return self.correct / self.examples if self.examples else math.nan
+        """The part of the examples that was classified correctly, in [0, 1]; NaN if there is none."""
+        return self.correct / self.examples if self.examples and self.classified else math.nan
 
     @property
     def mean_loss(self) -> float:
@@ -59,7 +61,10 @@ class Evaluation:
         if not isinstance(other, Evaluation):
             return NotImplemented
         return Evaluation(
-            self.examples + other.examples, self.correct + other.correct, self.loss + other.loss
+            self.examples + other.examples,
+            self.correct + other.correct,
+            self.loss + other.loss,
+            all(one.classified for one in (self, other) if one.examples),
         )
 
 
