@@ -32,12 +32,12 @@ class Said:
         return sum(EXAMPLES[name] for name in self.survivors if name not in self.silent)
 
 
-def log_of(rounds):
-    """Version 0, then a record for each round."""
+def log_of(rounds, right=0.5):
+    """Version 0, then a record for each round; `right` of the examples were, in each."""
     records = [first(KEY, NONE, NONE, NONE)]
     for version, said in enumerate(rounds, 1):
         examples = said.examples
-        totals = Totals(5, examples, examples / 2, said.loss * examples)
+        totals = Totals(5, examples, examples * right, said.loss * examples)
         words = tuple(int(word) for word in totals.encode())
         base, previous = records[max(0, version - 1 - said.older)].digest, records[-1].digest
         records.append(
@@ -57,6 +57,13 @@ def task(**more):
 def the_same(losses):
     """All members, every time: a loss of None is a round in which nobody measured."""
     return [Said(loss or 0.0, ALL, ALL if loss is None else ()) for loss in losses]
+
+
+def test_a_model_that_does_not_classify_has_a_best_version_by_its_loss():
+    losses = [3.0, 2.0, 1.0, 1.5, 1.25]
+    progress = progress_of(log_of(the_same(losses), right=0))
+    assert progress.best is not None
+    assert (progress.best.version, progress.best.loss, progress.best.accuracy) == (2, 1.0, None)
 
 
 LOSS = st.sampled_from([0.25, 0.5, 1.0, 2.0])

@@ -120,6 +120,8 @@ def test_totals_come_out_of_a_sum_as_they_went_in():
     assert total.accuracy == 5 / 8
     assert total.mean_loss == 1.75 / 8
     assert Totals(1).accuracy is None
+    regression = Totals(10, examples=5, correct=0, loss=1.5)
+    assert (regression.accuracy, regression.mean_loss) == (None, 0.3)
     assert len(Totals(1).encode()) == Totals.WORDS
     with pytest.raises(ParameterError, match="weight"):
         Totals(0).encode()

@@ -68,17 +68,17 @@ def predict(
                 {
                     "version": record.version,
                     "examples": found.examples,
-                    "correct": found.correct,
-                    "accuracy": found.accuracy,
+                    "correct": found.correct if found.classified else None,
+                    "accuracy": found.accuracy if found.classified else None,
                     "loss": found.mean_loss,
                 }
             )
         )
         return
-    console.print(
-        f"version {record.version}: {found.correct} of {found.examples} right,"
-        f" [bold]{percent(found.accuracy)}[/], mean loss {found.mean_loss:.4f}"
-    )
+    right = f"{found.correct} of {found.examples} right, [bold]{percent(found.accuracy)}[/]"
+    if not found.classified:
+        right = f"{found.examples} examples, none of them right or wrong"
+    console.print(f"version {record.version}: {right}, mean loss {found.mean_loss:.4f}")
 
 
 @click.group()

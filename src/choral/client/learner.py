@@ -113,7 +113,7 @@ class Learner:
             "trained",
             version=base.version,
             examples=len(y),
-            accuracy=measured.accuracy if measured.examples else None,
+            accuracy=measured.accuracy if measured.examples and measured.classified else None,
             clipped=encoded.clipped,
             capped=len(y) > self._task.weight_cap,
         )

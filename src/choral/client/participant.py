@@ -153,7 +153,8 @@ class Member:
             await self._contribute(head, update)
         head = self.head
         measured = await asyncio.to_thread(self._learner.measure, await self.log.model(head))
-        self._report("done", version=head.version, accuracy=measured.accuracy if measured.examples else None)
+        known = measured.examples and measured.classified
+        self._report("done", version=head.version, accuracy=measured.accuracy if known else None)
         return head
 
     async def _rest(self, base: Record) -> None:

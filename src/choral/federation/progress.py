@@ -25,14 +25,14 @@ class Measurement:
         version: the version that was measured.
         members: how many are in the sum that measured it.
         examples: held-out examples of theirs that it was measured on.
-        accuracy: part of them that it got right.
+        accuracy: part of them that it got right; None if it does not classify.
         loss: mean loss of one.
     """
 
     version: int
     members: int
     examples: float
-    accuracy: float
+    accuracy: float | None
     loss: float
 
 
@@ -125,7 +125,7 @@ class Progress:
         metrics = record.metrics
         if record.base not in self.bases or metrics is None:
             return None
-        if metrics.accuracy is None or metrics.mean_loss is None:
+        if metrics.mean_loss is None:
             return None
         version = self.newest - len(self.bases) + 1 + self.bases.index(record.base)
         return Measurement(

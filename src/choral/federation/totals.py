@@ -54,7 +54,8 @@ class Totals:
 
     @property
     def accuracy(self) -> float | None:
-        return self.correct / self.examples if self.examples else None
+        """None also where nothing was right: a model that does not classify counts none (§6.1)."""
+        return self.correct / self.examples if self.examples and self.correct else None
 
     @property
     def mean_loss(self) -> float | None:

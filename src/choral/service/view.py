@@ -20,7 +20,7 @@ from choral.service.store import RoundRow
 NAMED = 200  # members that are shown by name
 CHIPS = 48  # names at one place of a station
 POINTS = 400  # of a curve
-Point = tuple[int, float, float]
+Point = tuple[int, float | None, float]
 STATION = {
     Phase.ADVERTISE: "advertise",
     Phase.SHARE: "share",
