@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -422,12 +423,38 @@ async def test_an_address_of_nothing_is_a_problem_and_not_a_failure(home, path):
 
 
 @pytest.mark.parametrize(
-    "after", ["99999999999999999999999", "-99999999999999999999999", "x", "", "1e5", "9" * 5000]
+    "after",
+    ["99999999999999999999999", "-99999999999999999999999", "x", "", "1e5", "9" * 5000, "%D9%A3", "1_0"],
 )
+@pytest.mark.parametrize("path", ["/v1/records?after=", "/v1/versions?before=", "/v1/records?after=0&after="])
+async def test_what_is_no_number_of_a_version_is_refused_with_a_sentence(home, path, after):
+    found = problem(await raw(home.port, request(home, 1, "GET", path + after, Host="localhost")))
+    assert found["status"] == 400
+    assert "expected a whole number" in found["detail"]
+    assert len(found["detail"]) < 200
+
+
+@pytest.mark.parametrize("after", ["-1", "0", "5", "9" * 18])
 async def test_any_number_may_be_asked_for_as_the_version_to_begin_after(tmp_path, after):
     async with house(tmp_path, settings={"wait_seconds": 0.05}) as home:
         status, _, _ = await raw(home.port, request(home, 1, "GET", f"/v1/records?after={after}"))
-        assert status == 200
+        assert status in (200, 202)
+
+
+@pytest.mark.parametrize("version", ["9" * 18, "9" * 19, "9" * 30, "9" * 4000])
+async def test_a_number_in_an_address_may_have_any_length(home, version):
+    asked = f"GET /models/{version} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    found = problem(await raw(home.port, asked))
+    assert found["status"] == (404 if len(version) < 19 else 400)
+
+
+@pytest.mark.parametrize("digest", ["ab " * 21 + "ab", "AB" * 32 + "\t", "0x" + "0" * 62, "٣" * 64])
+async def test_a_digest_is_64_hexadecimal_digits_and_nothing_else(home, digest):
+    signed = home.player(1).header("GET", "/v1/models/" + digest, time.time())
+    asked = request(home, 1, "GET", "/v1/models/" + quote(digest), Authorization=signed)
+    found = problem(await raw(home.port, asked))
+    assert found["status"] == 404
+    assert "64 hexadecimal digits" in found["detail"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,19 +20,23 @@ from choral.federation.records import PAGE, Records
 from choral.protocol import wire
 from choral.protocol.access import Access, verify_access
 from choral.protocol.messages import Advertise, Complaint, Consistency, Reveal, Shares
-from choral.service.bodies import read_body, read_vector
+from choral.service.bodies import read_body, read_vector, well_formed
 from choral.service.certificate import ServerCertificate
+from choral.service.exchange import AT_END, Asked, Exchange
 from choral.service.guard import is_local
+from choral.service.line import HANG_UP
 from choral.service.live import LiveRound, StillWaiting
 from choral.service.page import add_page
 from choral.service.probes import add_probes
 from choral.service.problems import Refused, problem
 from choral.service.rounds import Rounds
 from choral.service.store import Store
+from choral.service.turns import Lending, Uploads, Visits
 
 T = TypeVar("T")
 CBOR = "application/cbor"
 MESSAGE_LIMIT = 1 << 20
+_AT_ONCE = 1 << 12  # bytes of a message that are decoded in the event loop
 log = structlog.get_logger("choral.app")
 
 
@@ -45,6 +50,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
 ) -> Quart:
     """The aggregator's web application; `certificate` is what it is served with, to say when it expires."""
     app = Quart(__name__, static_folder=None)
+    app.asgi_http_class, app.request_class = Exchange, Asked
     # sizes are checked here, against what the task needs; slow readers of a large model are no error
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     federation, task, settings = aggregator.federation, aggregator.task, rounds.settings
@@ -52,6 +58,8 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     auxiliary = aggregator.parameters.auxiliary
     vector_limit = aggregator.sealing.vector_bytes(task.dimension, auxiliary)
     message_limit = largest_message(task.largest_cohort)
+    visits, uploads, models = Visits(), Uploads(vector_limit), Lending[bytes]()
+    app.extensions.update(visits=visits, uploads=uploads, models=models)
 
     def who(*, members_only: bool = True) -> Access:
         """The member whose signed header the request carries (§7).
@@ -68,11 +76,12 @@ def create_app(  # noqa: PLR0915  (one route after the other)
             skew=settings.clock_skew_seconds,
         )
         g.member = access.member
+        _at_end(visits.enter(access.member, request.headers["Authorization"], _hang_up()))
         return access
 
     async def message(kind: type[T], access: Access) -> tuple[T, int]:
-        data = bytes(await read_body(message_limit, settings.phase_seconds))
-        found = wire.decode(kind, data)
+        data = await read_body(message_limit, settings.phase_seconds)
+        found = await _decode(kind, data)
         _same_member(access, found)
         return found, len(data)
 
@@ -89,6 +98,10 @@ def create_app(  # noqa: PLR0915  (one route after the other)
             except StillWaiting:
                 return Response(b"", 202, {"Retry-After": "0"})
         return Response(data, 200, content_type=CBOR)
+
+    @app.before_request
+    async def check() -> None:
+        well_formed()
 
     if certificate is not None:
         rounds.metrics.certificate_expiry = lambda: certificate.expires.timestamp()  # noqa: PLW0108  (it changes)
@@ -137,7 +150,8 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     @app.get("/v1/models/<digest>")
     async def get_model(digest: str) -> Response:
         who(members_only=False)
-        data = await asyncio.to_thread(rounds.training.blob, _hex(digest))
+        name = _hex(digest)
+        data = await models.lend(name, lambda: rounds.training.blob(name), _at_end)
         rounds.metrics.sent("model", len(data))
         headers = {"ETag": f'"{digest}"', "Cache-Control": "private, immutable, max-age=31536000"}
         return Response(data, 200, headers, content_type="application/vnd.safetensors")
@@ -155,23 +169,31 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         _same_round(round_id, found)
         return await answer(access, rounds.share(found, size))
 
+    async def hand_in(round_id: str, access: Access) -> LiveRound:
+        """The round that took the vector in the request's body; it is let go of before the phase is over."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + settings.phase_seconds
+        async with uploads.turn(access.member, _hang_up(), until):
+            began = clock()
+            data = await read_vector(vector_limit, until - began)
+            rounds.metrics.uploaded(len(data), clock() - began)
+            found = await asyncio.to_thread(aggregator.sealing.decode_vector, data, task.dimension, auxiliary)
+            _same_member(access, found.head)
+            _same_round(round_id, found.head)
+            return await rounds.mask(found, len(data))
+
     @app.put("/v1/rounds/<round_id>/masked")
     async def put_masked(round_id: str) -> Response:
         access = who()
         rounds.in_roster(_hex(round_id), access.member)
-        began = time.perf_counter()
         with connection(access):
-            data = await read_vector(vector_limit, settings.phase_seconds)
-        rounds.metrics.uploaded(len(data), time.perf_counter() - began)
-        found = await asyncio.to_thread(aggregator.sealing.decode_vector, data, task.dimension, auxiliary)
-        _same_member(access, found.head)
-        _same_round(round_id, found.head)
-        return await answer(access, rounds.mask(found, len(data)))
+            live = await hand_in(round_id, access)
+        return await answer(access, rounds.survivors(live))
 
     @app.get("/v1/rounds/<round_id>/masked")
     async def get_masked(round_id: str) -> Response:
         access = who()
-        return await answer(access, rounds.survivors(_hex(round_id), access.member))
+        return await answer(access, rounds.survivors(rounds.has_masked(_hex(round_id), access.member)))
 
     @app.post("/v1/rounds/<round_id>/consistency")
     async def consistency(round_id: str) -> Response:
@@ -231,14 +253,35 @@ def largest_message(members: int) -> int:
     return max(MESSAGE_LIMIT, (1 << 16) + (1 << 13) * members)
 
 
+async def _decode(kind: type[T], data: bytes) -> T:
+    """The message in `data`; large ones are taken apart beside the event loop."""
+    if len(data) <= _AT_ONCE:
+        return wire.decode(kind, data)
+    return await asyncio.to_thread(wire.decode, kind, data)
+
+
+def _at_end(call: Callable[[], None]) -> None:
+    """Call this when the answer to the request is out, or its client is gone."""
+    request.scope["state"][AT_END].append(call)
+
+
+def _hang_up() -> Callable[[], None]:
+    """What ends the request from outside, as if its client had hung up."""
+    task: Any = asyncio.current_task()
+    connection = request.scope["state"].get(HANG_UP)  # none where requests come as files
+
+    def hang_up() -> None:
+        if connection:
+            connection()
+        task.cancel()
+
+    return hang_up
+
+
 def _hex(text: str) -> bytes:
-    try:
-        value = bytes.fromhex(text)
-    except ValueError:
-        value = b""
-    if len(value) != 32:
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", text):
         raise UnknownRound(f"found {text[:80]!r} in the address, expected 64 hexadecimal digits")
-    return value
+    return bytes.fromhex(text)
 
 
 def _same_round(round_id: str, found: Any) -> None:

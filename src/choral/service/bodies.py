@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 from collections.abc import Callable
 
@@ -10,6 +11,31 @@ from quart import request
 
 from choral.errors import WireError
 from choral.service.problems import Refused
+
+_WITH_BODY = frozenset({"POST", "PUT"})
+_NUMBERS = ("after", "before")  # in the query
+
+
+def well_formed() -> None:
+    """What holds for every request: no body where none belongs, and numbers that are some.
+
+    Raises:
+        Refused: which of them it is.
+    """
+    if request.method not in _WITH_BODY and (
+        request.content_length or "Transfer-Encoding" in request.headers
+    ):
+        raise Refused(400, "http", f"a {request.method} has no body here", close=True)
+    for name in _NUMBERS:
+        for text in request.args.getlist(name):
+            if not re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
+                raise Refused(
+                    400, "http", f"found {text[:40]!r} as {name} in the address, expected a whole number",
+                    "a version is counted from 0",
+                )  # fmt: skip
+    for name, value in (request.view_args or {}).items():
+        if isinstance(value, int) and value >= 10**18:
+            raise Refused(400, "http", f"the {name} in the address has too many digits, expected at most 18")
 
 
 async def read_body(limit: int, seconds: float) -> bytes:
@@ -28,20 +54,25 @@ async def read_body(limit: int, seconds: float) -> bytes:
 async def read_vector(limit: int, seconds: float) -> memoryview:
     """A masked vector's body, placed so that its words are aligned: numpy is slow on others.
 
+    Memory is taken as bytes arrive, not as they are announced.
+
     Raises: as `read_body`.
     """
     length = _length(limit)
-    buffer, at, start = bytearray(length + 8), 0, 0
+    head, buffer, start = b"", bytearray(), -1
 
     def place(chunk: bytes) -> None:
-        nonlocal at, start
-        if at == 0 and len(chunk) >= 4:
-            start = -(4 + struct.unpack("<I", chunk[:4])[0]) % 8
-        buffer[start + at : start + at + len(chunk)] = chunk
-        at += len(chunk)
+        nonlocal head, start
+        if start < 0:
+            head += chunk
+            if len(head) < 4:
+                return
+            chunk, start = head, -(4 + struct.unpack("<I", head[:4])[0]) % 8
+            buffer.extend(bytes(start))
+        buffer.extend(chunk)
 
     await _read(length, seconds, place)
-    return memoryview(buffer)[start : start + length]
+    return memoryview(buffer)[start:] if start >= 0 else memoryview(head)
 
 
 async def _read(length: int, seconds: float, take: Callable[[bytes], None]) -> None:

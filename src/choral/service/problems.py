@@ -33,19 +33,22 @@ _STATUS: list[tuple[type[ChoralError], int]] = [
 
 
 class Refused(ChoralError):
-    """A request that HTTP itself has a status for."""
+    """A request that HTTP itself has a status for; `close`: its connection ends with the answer."""
 
-    def __init__(self, status: int, slug: str, reason: str, hint: str | None = None) -> None:
+    def __init__(
+        self, status: int, slug: str, reason: str, hint: str | None = None, *, close: bool = False
+    ) -> None:
         super().__init__(reason, hint=hint)
         self.status = status
         self.slug = slug
+        self.close = close or status in (408, 411, 413)  # what is left of the body is not going to be read
 
 
 def problem(error: ChoralError) -> Response:
     """RFC 9457."""
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    status, close = next((code for kind, code in _STATUS if isinstance(error, kind)), 500), False
     if isinstance(error, Refused):
-        status = error.status
+        status, close = error.status, error.close
     details = {
         "type": f"urn:choral:problem:{error.slug}",
         "title": error.slug.replace("-", " "),
@@ -58,8 +61,8 @@ def problem(error: ChoralError) -> Response:
     response = jsonify({key: value for key, value in details.items() if value})
     response.status_code = status
     response.content_type = "application/problem+json"
-    if status in (408, 411, 413):
-        response.headers["Connection"] = "close"  # what is left of the body is not going to be read
+    if close:
+        response.headers["Connection"] = "close"
     if status == 503:
         response.headers["Retry-After"] = "1"
     return response

@@ -185,21 +185,25 @@ class Rounds:
         live = await self._take(message.round_id, message, size)
         return await self._answer(live, Phase.SHARE, lambda: live.machine.inbox(message.member), own=True)
 
-    async def mask(self, message: MaskedVector, size: int) -> bytes:
-        """The survivors, once the phase is closed. Raises as `join`."""
+    async def mask(self, message: MaskedVector, size: int) -> LiveRound:
+        """The round that took the vector; whoever sent it need not hold it any longer. Raises as `join`."""
         live = await self._take(message.head.round_id, message, size)
         if "masked" not in live.saw:
             live.saw["masked"] = []  # one is enough: of the first to come
             live.saw["masked"] = await asyncio.to_thread(histogram, message.main)
         self.conductor.witness(live, f"{message.head.member}.masked", message.main)
+        return live
+
+    async def survivors(self, live: LiveRound) -> bytes:
+        """The survivors, once phase mask is closed. Raises as `join`."""
         return await self._answer(live, Phase.MASK, live.machine.survivors)
 
-    async def survivors(self, round_id: bytes, member: str) -> bytes:
-        """The answer to *mask* for a member that asks without sending its vector again."""
+    def has_masked(self, round_id: bytes, member: str) -> LiveRound:
+        """The round, if the vector of `member` is in: it need not send it again to ask for the answer."""
         live = self.find(round_id)
         if member not in live.machine.received(Phase.MASK):
             raise PeerError(f"{member} has not sent its masked vector", culprits=[member])
-        return await self._answer(live, Phase.MASK, live.machine.survivors)
+        return live
 
     async def endorse(self, message: Consistency, size: int) -> bytes:
         """The signatures, once the phase is closed. Raises as `join`."""
