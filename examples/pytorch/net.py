@@ -13,6 +13,7 @@ import sys
 import torch
 from torch import nn
 
+from choral.cli.terminal import show
 from choral.client import participate
 from choral.client.torch import TorchTrainer
 
@@ -26,5 +27,5 @@ def net():
 trainer = TorchTrainer(net, lambda p: torch.optim.SGD(p, lr=0.05), shape=(1, 8, 8), epochs=2)
 
 if __name__ == "__main__":
-    record = participate(sys.argv[1], sys.argv[2], trainer)
+    record = participate(sys.argv[1], sys.argv[2], trainer, report=show)  # says what happens
     print(f"training is over at version {record.version}")

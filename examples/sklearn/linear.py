@@ -14,6 +14,7 @@ import sys
 
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 
+from choral.cli.terminal import show
 from choral.client import participate
 from choral.client.sklearn import SklearnTrainer
 
@@ -23,5 +24,5 @@ trainer = SklearnTrainer(
 logistic = SklearnTrainer(LogisticRegression(warm_start=True, max_iter=5), features=64, classes=10)
 
 if __name__ == "__main__":
-    record = participate(sys.argv[1], sys.argv[2], trainer)
+    record = participate(sys.argv[1], sys.argv[2], trainer, report=show)  # says what happens
     print(f"training is over at version {record.version}")
