@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from choral.client.learner import Examples, _hold_out
+from choral.client.learner import _hold_out
+from choral.data.examples import Examples
 from choral.errors import ParameterError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 6), dtype=np.uint8)

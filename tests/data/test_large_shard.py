@@ -1,18 +1,20 @@
 """A shard of 60,000 images costs its member little time and little memory."""
 
+import mmap
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from choral.data import save_shard
+from choral.data import load_shard, save_shard
 
 PROGRAM = """
 import sys, time
 import psutil
-from choral.client.learner import Examples, _hold_out
+from choral.client.learner import _hold_out
 from choral.data import load_shard
+from choral.data.examples import Examples
 
 process = psutil.Process()
 before = process.memory_info().rss
@@ -39,3 +41,25 @@ def test_60000_images_open_and_are_checked_in_no_time_and_stay_mapped(tmp_path, 
     assert seconds < 0.2
     assert opened < 20  # what was checked is not kept
     assert parted < most_parted  # the file's pages, and a copy of its two parts in the file's own type
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="the system takes no advice on memory")
+@pytest.mark.parametrize(("kind", "features"), [(np.uint8, 784), (np.float32, 1), (np.uint8, 1 << 20)])
+def test_every_page_that_was_checked_is_let_go_once(tmp_path, monkeypatch, kind, features):
+    advised = []
+
+    class Pages(mmap.mmap):
+        def madvise(self, option, start, length):
+            advised.append((start, length))
+            return super().madvise(option, start, length)
+
+    n = (1 << 21) // (features * np.dtype(kind).itemsize) + 3
+    path = save_shard(tmp_path / "a.npy", np.ones((n, features), kind), np.zeros(n, np.uint8))
+    monkeypatch.setattr(mmap, "mmap", Pages)
+    load_shard(path)
+    assert len(advised) > 2
+    ends = [0]
+    for start, length in advised:
+        assert start == ends[-1]
+        ends.append(start + length)
+    assert ends[-1] == path.stat().st_size

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from choral.data import Shard, load_shard, save_shard
+from choral.data.examples import floats
 from choral.errors import ShardError
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=9)
@@ -172,3 +173,13 @@ def test_paths_may_be_strings(tmp_path):
     path = save_shard(str(tmp_path / "a.npy"), *sample())
     assert path == Path(tmp_path / "a.npy")
     assert load_shard(str(path)).path == path
+
+
+def test_one_conversion_makes_numbers_of_pixels(tmp_path):
+    pixels = np.arange(256, dtype=np.uint8).reshape(4, 64)
+    shard = load_shard(save_shard(tmp_path / "a.npy", pixels, [0, 1, 2, 3]))
+    np.testing.assert_array_equal(shard.arrays()[0], floats(pixels))
+    np.testing.assert_array_equal(floats(pixels), (pixels / np.float32(255)).astype(np.float32))
+    numbers = np.ones((2, 3), np.float32)
+    assert floats(numbers) is numbers
+    assert floats(numbers.astype(np.float64)).dtype == np.float32

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from choral.client.journal import Journal
-from choral.client.learner import Examples
 from choral.client.log import largest_answer
 from choral.client.participant import Member
 from choral.client.transport import Transport
+from choral.data.examples import Examples
 from choral.errors import ChoralError
 from choral.federation.enrolment import Participant
 from choral.federation.provision import provision

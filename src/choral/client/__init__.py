@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 
 from choral.client.journal import Journal
-from choral.client.learner import Examples
 from choral.client.log import largest_answer
 from choral.client.participant import Member
 from choral.client.process import beat, stop_on_sigterm
 from choral.client.transport import Report, Transport
 from choral.data import load_shard
+from choral.data.examples import Examples
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record

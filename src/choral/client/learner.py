@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from choral.client.transport import Report
+from choral.data.examples import Examples, floats
 from choral.errors import ParameterError, UpdateError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
@@ -20,16 +20,6 @@ from choral.learning.update import difference
 from choral.primitives.fixed_point import encode
 
 _COLUMNS = 1024
-
-
-class Examples(NamedTuple):
-    """A member's own data: X float32 (n, features), or uint8 pixels for value / 255; y integer (n,).
-
-    As a shard has them: nothing of X is read, copied or converted before the two parts are.
-    """
-
-    X: NDArray[Any]
-    y: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -153,7 +143,7 @@ def _hold_out(examples: Examples, part: float, seed: int, *, pixels: bool) -> tu
     def of(rows: NDArray[np.int64]) -> Examples:
         X, y = examples.X[rows], examples.y[rows]  # noqa: N806
         if X.dtype == np.uint8 and not pixels:
-            X = np.divide(X, np.float32(255), dtype=np.float32)  # noqa: N806
+            X = floats(X)  # noqa: N806
         return Examples(X, y)
 
     return of(np.sort(order[:cut])), of(np.sort(order[cut:]))

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from choral.client.journal import Journal
-from choral.client.learner import Examples, Learner, Update, discounted
+from choral.client.learner import Learner, Update, discounted
 from choral.client.log import ModelLog
 from choral.client.process import telling
 from choral.client.transport import Report, Transport
+from choral.data.examples import Examples
 from choral.errors import (
     ChoralError,
     OutOfPhase,

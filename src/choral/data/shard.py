@@ -26,6 +26,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
+from choral.data.examples import floats
 from choral.data.labels import from_array, plain
 from choral.errors import ShardError
 
@@ -79,10 +80,9 @@ class Shard:
 
         u1 pixels are divided by 255 and so lie in [0, 1]; f4 values come as they were stored.
         """
-        if self.images.dtype == np.uint8:
-            x = np.divide(self.images, np.float32(255), dtype=np.float32)
-        else:
-            x = np.array(self.images, dtype=np.float32, order="C")
+        x = floats(self.images)
+        if x is self.images or not x.flags.c_contiguous:  # mapped, every record with its label
+            x = np.array(x, order="C")
         return x, self.labels.copy()
 
     def describe(self) -> Summary:
@@ -128,10 +128,11 @@ def load(path: str | os.PathLike[str], *, features: int | None = None, classes: 
             hint=f"check the path and its permissions, or {_RESAVE}",
         ) from error
     images, labels = records["image"], np.empty(len(records), np.uint8)
+    begin, kept = len(pages) - records.nbytes, 0
     for start, block in _blocks(images):
         labels[start : start + len(block)] = records["label"][start : start + len(block)]
         _check_finite(path, block, start)
-        _let_go(pages, start + len(block), len(records))
+        kept = _let_go(pages, kept, begin + (start + len(block)) * records.itemsize)
     labels.flags.writeable = False
     _check_labels(path, labels, classes)
     return Shard(path, images, labels)
@@ -198,11 +199,15 @@ def _map(path: Path, file: BinaryIO, features: int | None) -> tuple[mmap.mmap, N
     return pages, np.frombuffer(pages, dtype, count, offset)
 
 
-def _let_go(pages: mmap.mmap, done: int, of: int) -> None:
-    """Of what was read for checking nothing stays in this process's memory: it is read again when used."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-        end = len(pages) if done == of else len(pages) * done // of
-        pages.madvise(mmap.MADV_DONTNEED, 0, end)
+def _let_go(pages: mmap.mmap, start: int, stop: int) -> int:
+    """Of what was read for checking nothing stays in this process's memory: it is read again when used.
+
+    Whole pages only; gives the byte from which the next call goes on.
+    """
+    stop = stop if stop == len(pages) else stop // mmap.PAGESIZE * mmap.PAGESIZE
+    if stop > start and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED, start, stop - start)
+    return stop
 
 
 def _read_header(path: Path, prefix: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:

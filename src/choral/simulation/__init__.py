@@ -1,7 +1,8 @@
 """The same protocol machines in memory: one process, thousands of members, seeded drops."""
 
+from choral.data.examples import Examples
 from choral.simulation.cohort import Outcome, draw_drops, run_round
-from choral.simulation.population import Divided, Examples, Folder, Population, divide, open_folder
+from choral.simulation.population import Divided, Folder, Population, divide, open_folder
 from choral.simulation.report import Report, Summary
 from choral.simulation.training import Simulation
 

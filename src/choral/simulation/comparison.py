@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from choral.data.examples import Examples
 from choral.learning.baselines import train_alone
 from choral.learning.rules import Rule
 from choral.learning.trainer import Trainer
-from choral.simulation.population import Examples, Population
+from choral.simulation.population import Population
 from choral.simulation.training import Simulation
 
 

@@ -7,21 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from choral.data import load_shard
+from choral.data.examples import Examples, floats
 from choral.data.partition import split as split_labels
 from choral.errors import ParameterError
-
-
-class Examples(NamedTuple):
-    """X float32 (n, features), y uint8 (n,)."""
-
-    X: NDArray[np.float32]
-    y: NDArray[np.uint8]
 
 
 class Population(Protocol):
@@ -57,7 +51,7 @@ class Divided:
 
     def examples(self, member: int) -> Examples:
         part = self.parts[member]
-        return Examples(_scaled(self.X[part]), self.y[part])
+        return Examples(floats(self.X[part]), self.y[part])
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +90,7 @@ def divide(
     order = rng.permutation(len(y))
     training, held_out = order[:-test], order[-test:]
     parts = [training[part] for part in split_labels(split, y[training], members, rng)]
-    return Divided(X, y, parts), Examples(_scaled(X[held_out]), y[held_out])
+    return Divided(X, y, parts), Examples(floats(X[held_out]), y[held_out])
 
 
 def open_folder(folder: Path) -> tuple[Folder, Examples]:
@@ -120,9 +114,3 @@ def open_folder(folder: Path) -> tuple[Folder, Examples]:
 def _number(path: Path) -> str | None:
     digits = path.name.removeprefix("client_").removesuffix("_data.npy")
     return digits if digits.isdecimal() else None
-
-
-def _scaled(images: NDArray[Any]) -> NDArray[np.float32]:
-    if images.dtype == np.uint8:
-        images = np.divide(images, np.float32(255), dtype=np.float32)
-    return images.astype(np.float32, copy=False)

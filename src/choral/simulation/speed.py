@@ -22,12 +22,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from choral.data.examples import Examples
 from choral.errors import ParameterError
 from choral.learning.rules import Rule, State, fedavg
 from choral.learning.trainer import Trainer, Vector, trainer_at
 from choral.learning.update import difference, flatten, schema_of, unflatten
 from choral.primitives.fixed_point import RingPlan, decode, encode
-from choral.simulation.population import Examples, Population
+from choral.simulation.population import Population
 
 
 class Point(NamedTuple):

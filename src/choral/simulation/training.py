@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from choral.data.examples import Examples
 from choral.errors import ParameterError
 from choral.federation.totals import Totals
 from choral.learning import model_file
@@ -29,7 +30,7 @@ from choral.protocol.member import MemberRound
 from choral.protocol.parameters import Parameters
 from choral.protocol.transcript import context
 from choral.simulation.cohort import Outcome, draw_drops, run_round
-from choral.simulation.population import Examples, Population
+from choral.simulation.population import Population
 from choral.simulation.report import Report
 
 _PURPOSES = ("cohort", "drops", "training")
