@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import astuple, dataclass
 from typing import ClassVar
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from choral.errors import ParameterError
-from choral.primitives.fixed_point import from_fixed, to_fixed
+from choral.primitives.fixed_point import LARGEST_COHORT, METRIC_BITS, from_fixed, to_fixed
+
+_LARGEST = math.nextafter(2.0**63 / 2**METRIC_BITS / LARGEST_COHORT, 0)  # that a whole cohort can sum up
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,15 @@ class Totals:
     capped: float = 0.0
 
     def encode(self) -> NDArray[np.uint64]:
-        """uint64[6]. Verification tags will go after them (§6.5).
+        """uint64[6]. A total that is too large is sent as the bound (§6.1). Tags will go after them (§6.5).
 
         Raises:
-            UpdateError: a total that is not finite.
+            UpdateError: a total that is not a number.
             ParameterError: a weight below 1.
         """
         if self.weight < 1:
             raise ParameterError(f"a weight of {self.weight}, expected at least 1 example")
-        metrics = astuple(self)[1:]
+        metrics = (max(-_LARGEST, min(_LARGEST, float(value))) for value in astuple(self)[1:])
         return np.array([self.weight, *map(to_fixed, metrics)], np.uint64)
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors.numpy import save
 
 from choral.errors import UpdateError
 from choral.learning.trainer import Parameters
-from choral.learning.update import Schema, own_copy, schema_of
+from choral.learning.update import Schema, own_copy, schema_of, size
 
 
 def encode(parameters: Mapping[str, Any]) -> bytes:
@@ -39,32 +40,29 @@ def pack(parameters: Mapping[str, Any]) -> bytearray:
 
     The values are the last `4 d` bytes, in the order of a vector (PROTOCOL §6.1).
     """
-    entries, at = {}, 0
-    for name in sorted(parameters):
-        entries[name] = {
-            "dtype": "F32", "shape": list(parameters[name].shape),
-            "data_offsets": [at, at + parameters[name].nbytes],
-        }  # fmt: skip
-        at += parameters[name].nbytes
-    head = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    file = bytearray(8 + len(head) + at)
-    file[: 8 + len(head)] = len(head).to_bytes(8, "little") + head
-    values = np.frombuffer(file, "<f4", offset=8 + len(head))
-    at = 0
-    for name in sorted(parameters):
+    schema = schema_of(parameters)
+    head = _head(schema)
+    file = bytearray(len(head) + 4 * size(schema))
+    file[: len(head)] = head
+    values, at = np.frombuffer(file, "<f4", offset=len(head)), 0
+    for name, _ in schema:
         part = parameters[name].reshape(-1)
         values[at : at + part.size] = part
         at += part.size
     return file
 
 
-def decode(data: bytes, schema: Schema | None = None) -> Parameters:
+class NotCanonical(UpdateError):
+    """A file that holds a model, but not as `encode` writes it."""
+
+
+def decode(data: bytes, schema: Schema | None = None, *, canonical: bool = False) -> Parameters:
     """The arrays in a safetensors file, as copies of their own.
 
     With a `schema`, names and shapes must be exactly those. Raises `UpdateError` for bytes that
     are no safetensors file (truncated, with bytes left over), for types other than float32, for
-    other names or shapes, and for NaN or infinity.
+    other names or shapes, and for NaN or infinity. If `canonical`, raises `NotCanonical` for any
+    bytes but those that `encode` gives: one model has one digest.
     """
     try:
         entries = deserialize(data)  # type: ignore[no-untyped-call]  # its stub has no types
@@ -75,7 +73,31 @@ def decode(data: bytes, schema: Schema | None = None) -> Parameters:
         if entry["dtype"] != "F32":
             raise UpdateError(f"array {name!r} in the model file is {entry['dtype']}, expected F32")
         found[name] = np.frombuffer(entry["data"], "<f4").reshape(entry["shape"])
-    return own_copy(found, schema_of(found) if schema is None else schema)
+    schema = schema_of(found) if schema is None else schema
+    arrays = own_copy(found, schema)
+    if canonical and not (
+        data.startswith(head := _head(schema)) and len(data) == len(head) + 4 * size(schema)
+    ):
+        raise NotCanonical(
+            f"a model file of {len(data)} bytes that is not the one encoding of its arrays",
+            hint="arrays sorted by name and in that order, no metadata, no other spacing (§7.3)",
+        )
+    return arrays
+
+
+def _head(schema: Schema) -> bytes:
+    """What `encode` puts before the numbers: the arrays' places as JSON, its length in front.
+
+    With the head fixed the rest is fixed, too: the numbers in the schema's order, and nothing else.
+    """
+    entries, start = {}, 0
+    for name, shape in schema:
+        stop = start + 4 * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def digest(data: bytes | bytearray) -> bytes:

@@ -88,8 +88,13 @@ def difference(new: Mapping[str, Any], base: Mapping[str, Any], schema: Schema) 
     Raises `UpdateError` as `flatten` does, for either model and for the difference itself.
     """
     vector = flatten(new, schema)
+    _expect_names(base, schema)
+    start = 0
     with np.errstate(over="ignore"):  # reported below, with the array's name
-        vector -= flatten(base, schema)
+        for name, shape in schema:  # one array at a time: a second whole vector would be memory for nothing
+            stop = start + math.prod(shape)
+            vector[start:stop] -= flatten({name: base[name]}, ((name, shape),))
+            start = stop
     _expect_finite(vector, schema, {})
     return vector
 

@@ -76,12 +76,15 @@ class Encoded(NamedTuple):
     clipped: int
 
 
-def encode(delta: NDArray[np.float32], weight: int, plan: RingPlan) -> Encoded:
+def encode(
+    delta: NDArray[np.float32], weight: int, plan: RingPlan, *, into: NDArray[np.uint32] | None = None
+) -> Encoded:
     """Weighted fixed-point integers of an update (§6.3).
 
     Args:
         delta: float32[d].
         weight: number of examples; above `plan.weight_cap` it counts as the cap.
+        into: where the integers go, uint32[d]; it may be the memory of `delta`, which is then used up.
 
     Returns:
         uint32[d] (two's complement) and how many coordinates were clipped.
@@ -93,7 +96,7 @@ def encode(delta: NDArray[np.float32], weight: int, plan: RingPlan) -> Encoded:
     if weight < 1:
         raise ParameterError(f"an update's weight is {weight}, expected at least 1 example")
     factor = min(weight, plan.weight_cap) / plan.weight_cap / plan.step
-    vector = np.empty(len(delta), np.uint32)
+    vector = np.empty(len(delta), np.uint32) if into is None else into
     signed = vector.view(np.int32)
     scratch = np.empty(min(len(delta), _BLOCK), np.float64)
     clipped = 0
