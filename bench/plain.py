@@ -19,7 +19,7 @@ import numpy as np
 from quart import Quart, Response, request
 
 from choral.cli import main
-from choral.client import participant
+from choral.client import member
 from choral.federation.records import Record
 from choral.protocol import wire
 from choral.protocol.access import verify_access
@@ -100,13 +100,14 @@ def _add(state: dict[str, Any], body: memoryview, d: int, a: int) -> None:
 
 
 async def _contribute(self: Any, base: Record, update: Any) -> None:
-    await self._transport.send("POST", "/bench/join")
+    transport = self.aggregator.transport
+    await transport.send("POST", "/bench/join")
     pieces = [b"\0\0\0\0", update.vector.data.cast("B"), update.totals.encode().data.cast("B")]
-    record = wire.decode(Record, await self._transport.send("PUT", "/bench/plain", pieces))
+    record = wire.decode(Record, await transport.send("PUT", "/bench/plain", pieces))
     await self.log.newer_than(record.version - 1)
 
 
 if __name__ == "__main__":
     service.create_app = create_app
-    participant.Member._contribute = _contribute  # type: ignore[method-assign]
+    member.Member._contribute = _contribute  # type: ignore[method-assign]
     main()

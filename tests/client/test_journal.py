@@ -25,8 +25,8 @@ def journal(tmp_path):
 
 def test_an_update_is_spent_once_and_in_one_round(journal):
     journal.spend(b"a" * 32, BASE, b"x" * 32)
-    assert journal.spent(b"x" * 32)
-    assert not journal.spent(b"y" * 32)
+    assert journal.spent(BASE, b"x" * 32)
+    assert not journal.spent(BASE, b"y" * 32)
     for round_id, digest in ((b"b" * 32, b"x" * 32), (b"a" * 32, b"y" * 32)):
         with pytest.raises(SpentError, match="sent before"):
             journal.spend(round_id, BASE, digest)

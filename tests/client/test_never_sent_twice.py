@@ -1,7 +1,7 @@
 """PROTOCOL §5 under any kills and aborts: no update is sent in two rounds, nor is in the model twice.
 
 The member is the real loop with the real journal; the aggregator and the other members are the real
-machines, played in memory behind the two methods of a transport.
+machines, played in memory behind `client.exchange`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from choral.client import participant
+from choral.client import member as client
 from choral.client.journal import FILE, Journal
 from choral.client.learner import Update
-from choral.client.participant import Member
+from choral.client.member import Member
 from choral.errors import RoundAborted, ShuttingDown, Superseded, UnknownRound
 from choral.federation import records
 from choral.federation.enrolment import Participant
@@ -32,7 +32,7 @@ from choral.federation.records import Records
 from choral.federation.totals import Totals
 from choral.learning import Softmax, model_file
 from choral.primitives import entropy
-from choral.protocol import phases, wire
+from choral.protocol import phases
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Advertise, Consistency, Reveal, Shares
@@ -59,43 +59,61 @@ class Stage:
         self.log = [records.first(self.aggregator.identity, self.me.task.digest, digest, bytes(32))]
         self.plan = plan
         self.machine: AggregatorRound | None = None
-        self.answers: dict[tuple[str, bytes], Any] = {}
         self.outcomes: dict[bytes, Any] = {}
         self.sent: list[bytes] = []  # round ids in which a masked vector of m1 left its process
         self.resting = False
 
-    # ----- the two methods of a transport -------------------------------------------------------
+    # ----- client.exchange.Aggregator -----------------------------------------------------------
 
-    async def get(self, path: str) -> bytes:
+    async def task(self) -> bytes:
+        return self.me.task.encode()
+
+    async def model(self, digest: bytes) -> bytes:
+        return self.initial  # every version has the model of the first: only the log moves
+
+    async def records(self, after: int, resting: str | None = None) -> Records:
         await asyncio.sleep(0)
-        if path == "/v1/task":
-            return self.me.task.encode()
-        if path.startswith("/v1/models/"):
-            return self.initial  # every version has the model of the first: only the log moves
-        if path.startswith("/v1/records"):
-            after = int(path.partition("=")[2])
-            while self.resting is False:
-                if self.log[-1].version > after:
-                    return wire.encode(Records(self.log[-1].version, tuple(self.log[after + 1 :])))
-                await asyncio.sleep(0.001)
-            raise Killed  # it waits for a changed model, and nobody else will ever make one
-        known = self.outcomes.get(bytes.fromhex(path.rpartition("/")[2]))
-        if known is None:
+        while self.resting is False:
+            if self.log[-1].version > after:
+                return Records(self.log[-1].version, tuple(self.log[after + 1 :]))
+            await asyncio.sleep(0.001)
+        raise Killed  # it waits for a changed model, and nobody else will ever make one
+
+    async def outcome(self, round_id: bytes) -> Any:
+        if round_id not in self.outcomes:
             raise UnknownRound("there was no such round")
-        return known
+        return self.outcomes[round_id]
 
-    async def send(self, method: str, path: str, content: Any, **_: Any) -> bytes:
+    async def status(self) -> Any:
+        return None
+
+    async def complain(self, complaint: Any) -> None:
+        return None
+
+    async def join(self, advertise: Advertise, without: Any) -> Any:
+        return await self._step("rounds", advertise)
+
+    async def share(self, shares: Shares) -> Any:
+        return await self._step("shares", shares)
+
+    async def mask(self, vector: Any) -> Any:
+        return await self._step("masked", vector)
+
+    async def endorse(self, consistency: Consistency) -> Any:
+        return await self._step("consistency", consistency)
+
+    async def reveal(self, reveal: Reveal) -> Any:
+        return await self._step("unmask", reveal)
+
+    async def _step(self, step: str, message: Any) -> Any:
         await asyncio.sleep(0)
-        step = path.rpartition("/")[2]
-        if step == "complaint":
-            return b""
         what = self._next(step)
         if what == "killed before":
             raise Killed
         if what == "refused":
             self.machine = None
             raise RoundAborted("somebody was missing", missing=["m2"])
-        answer = self._round(step, content)
+        answer = self._round(step, message)
         if what == "killed after":
             raise Killed
         if what == "lost":
@@ -110,9 +128,8 @@ class Stage:
 
     # ----- one round ----------------------------------------------------------------------------
 
-    def _round(self, step: str, content: Any) -> bytes:
+    def _round(self, step: str, message: Any) -> Any:
         if step == "rounds":
-            message = wire.decode(Advertise, content)
             base = self.log[-1]
             if base.version >= self.me.task.rounds or message.ctx != base.context:
                 raise Superseded("the newest is another")
@@ -126,16 +143,14 @@ class Stage:
         if self.machine is None:
             raise UnknownRound("no such round")
         if step == "shares":
-            return self._take(wire.decode(Shares, content), lambda: self.machine.inbox("m1"))
+            return self._take(message, lambda: self.machine.inbox("m1"))
         if step == "masked":
-            task = self.me.task
-            vector = wire.decode_vector(b"".join(content), task.dimension, Totals.WORDS)
-            self.sent.append(vector.head.round_id)
-            return self._take(vector, self.machine.survivors)
+            self.sent.append(message.head.round_id)
+            return self._take(message, self.machine.survivors)
         if step == "consistency":
-            return self._take(wire.decode(Consistency, content), self.machine.endorsements)
-        self._take(wire.decode(Reveal, content), lambda: None)
-        return wire.encode(self._commit())
+            return self._take(message, self.machine.endorsements)
+        self._take(message, lambda: None)
+        return self._commit()
 
     def _other(self, other: Participant, base: Any) -> MemberRound:
         me = phases.Member(
@@ -144,17 +159,16 @@ class Stage:
         d = self.me.task.dimension
         return MemberRound(me, np.zeros(d, np.uint32), Totals(1).encode(), entropy.system)
 
-    def _take(self, message: Any, answer: Any) -> bytes:
+    def _take(self, message: Any, answer: Any) -> Any:
         assert self.machine is not None
         self.machine.receive(message)
         self.machine.close()
         found = answer()
-        if found is None:
-            return b""
-        for other in self.rest:
-            own = self.machine.inbox(other.me.name) if type(found).__name__ == "Inbox" else found
-            self.machine.receive(other.receive(own))
-        return wire.encode(found)
+        if found is not None:
+            for other in self.rest:
+                own = self.machine.inbox(other.me.name) if type(found).__name__ == "Inbox" else found
+                self.machine.receive(other.receive(own))
+        return found
 
     def _commit(self) -> Any:
         assert self.machine is not None
@@ -167,9 +181,9 @@ class Stage:
             ),
         )  # fmt: skip
         self.log.append(record)
-        self.outcomes[record.round_id] = (
-            b'{"state": "done", "details": {"version": %d, "survivors": ["m1", "m2", "m3"]}}' % record.version
-        )
+        self.outcomes[record.round_id] = {
+            "state": "done", "details": {"version": record.version, "survivors": ["m1", "m2", "m3"]},
+        }  # fmt: skip
         self.machine = None
         return record
 
@@ -180,8 +194,8 @@ class Spy(MemberRound):
     vectors: dict[bytes, bytes]
     digests: ClassVar[dict[bytes, bytes]] = {}  # as the journal names them
 
-    def __init__(self, me: Any, vector: Any, auxiliary: Any, random: Any, *, threads: int = 1) -> None:
-        super().__init__(me, vector, auxiliary, random, threads=threads)
+    def __init__(self, me: Any, vector: Any, auxiliary: Any, random: Any, **more: Any) -> None:
+        super().__init__(me, vector, auxiliary, random, **more)
         self._plain = hashlib.sha256(vector.data).digest()
         self._digest = Update(vector.copy(), Totals(1)).digest
 
@@ -217,9 +231,9 @@ def spent(stage: Stage) -> dict[bytes, bytes]:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr(participant, "_PAUSE", 0.0)
-    monkeypatch.setattr(participant, "_OUTCOME", 0.05)
-    monkeypatch.setattr(participant, "MemberRound", Spy)
+    monkeypatch.setattr(client, "_PAUSE", 0.0)
+    monkeypatch.setattr(client, "_OUTCOME", 0.05)
+    monkeypatch.setattr(client, "MemberRound", Spy)
 
     async def no_pause(self: Any, base: Any, seconds: float) -> None:
         await asyncio.sleep(0)

@@ -73,11 +73,11 @@ async def test_a_waiting_member_says_for_whom_and_once(tmp_path, monkeypatch) ->
 async def test_an_answer_that_makes_no_sense_is_no_reason_to_stop_waiting(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(process, "_SILENT", 0.01)
     monkeypatch.setattr(process, "_ASK", 0.01)
-    bodies = [b"nothing", b"[]", b'{"cohorts": 3}', b'{"cohorts": [{}]}']
+    bodies = ["nothing", [], {"cohorts": 3}, {"cohorts": [{}]}]
 
     class Liar:
-        async def get(self, path: str) -> bytes:
-            return bodies.pop() if bodies else b"null"
+        async def status(self) -> object:
+            return bodies.pop() if bodies else None
 
     async with process.telling(Liar(), "m1", NAMES, lambda event, **details: pytest.fail(event)):
         async with asyncio.timeout(5):

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from choral.client.log import largest_answer
+from choral.client.model_log import largest_answer
 from choral.client.transport import Transport
 from choral.errors import (
     AggregatorUnavailable,
+    ChoralError,
     IdentityError,
     OutOfPhase,
     ParameterError,
@@ -145,7 +146,7 @@ async def test_patience_has_an_end_that_says_what_failed(what):
         (problem(409, "two-processes", ', "culprits": ["m1"]'), TwoProcesses, {"culprits": ("m1",)}),
         (problem(409, "round-aborted", ', "missing": ["m2"]'), RoundAborted, {"missing": ("m2",)}),
         (problem(400, "wire"), WireError, {}),
-        (b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", AggregatorUnavailable, {}),
+        (problem(413, "too-large"), ChoralError, {}),
     ],
 )
 async def test_a_refusal_arrives_as_the_error_that_it_names(answer, kind, names):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from choral.errors import UpdateError
-from choral.learning import Evaluation, Softmax
+from choral.learning import Softmax
 from house import CLASSES, FEATURES, house
 
 
@@ -58,17 +58,6 @@ async def test_an_update_that_cannot_be_is_refused_before_it_is_masked_and_the_o
         assert {record.version for record in records} == {1}
 
 
-async def test_a_loss_that_is_no_number_is_refused_too(tmp_path):
-    class Blind(Softmax):
-        def evaluate(self, parameters, X, y):  # noqa: N803
-            return Evaluation(len(y), 0, float("nan"))
-
-    async with house(tmp_path, 4, rounds=1) as home:
-        with pytest.raises(UpdateError, match="loss on this member's data is nan"):
-            await asyncio.wait_for(home.member(1, trainer=Blind(FEATURES, CLASSES)), 5)
-        assert not [path for method, path in home.asked if method in ("POST", "PUT")]
-
-
 async def test_a_failure_of_the_users_own_model_comes_out_as_it_is(tmp_path):
     def fail(arrays):
         raise ZeroDivisionError("the user's own")
@@ -76,14 +65,3 @@ async def test_a_failure_of_the_users_own_model_comes_out_as_it_is(tmp_path):
     async with house(tmp_path, 4, rounds=1) as home:
         with pytest.raises(ZeroDivisionError, match="the user's own"):
             await asyncio.wait_for(home.member(1, trainer=odd(fail)), 5)
-
-
-async def test_an_update_that_is_nothing_new_is_not_sent_a_second_time(tmp_path):
-    """Training that stands still gives one and the same vector for every version (§5: it is spent)."""
-    async with house(tmp_path, 4, rounds=3, settings={"join_seconds": 0.3}) as home:
-        still = Softmax(FEATURES, CLASSES, rate=1e-30)
-        tasks = [asyncio.create_task(home.member(1, trainer=still))]
-        tasks += [asyncio.create_task(home.member(i)) for i in (2, 3, 4)]
-        records = await asyncio.wait_for(asyncio.gather(*tasks), 10)
-        assert {record.version for record in records} == {3}
-        assert len([told for told in home.told(1, "version") if told["mine"]]) <= 1

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from choral.client.journal import Journal
-from choral.client.log import largest_answer
-from choral.client.participant import Member
+from choral.client.member import Member
+from choral.client.model_log import largest_answer
+from choral.client.over_http import OverHttp
 from choral.client.transport import Transport
 from choral.data.examples import Examples
 from choral.errors import ChoralError
@@ -322,7 +323,7 @@ async def run_member(
         ) as transport:  # fmt: skip
             member = Member(
                 me, trainer or Softmax(FEATURES, CLASSES, epochs=1, batch=8),
-                examples(int(me.name[1:])), transport, journal, random=entropy.system,
+                examples(int(me.name[1:])), OverHttp(transport, me.sealing), journal, random=entropy.system,
                 report=lambda event, **details: events.append((event, details)),
             )  # fmt: skip
             return await member.run()

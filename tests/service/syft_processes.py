@@ -17,8 +17,9 @@ import drive
 from choral.client import participate
 from choral.client import syft as client
 from choral.client.journal import Journal
-from choral.client.log import largest_answer
-from choral.client.participant import Member
+from choral.client.member import Member
+from choral.client.model_log import largest_answer
+from choral.client.over_http import OverHttp
 from choral.client.transport import Transport
 from choral.data import save_shard
 from choral.federation.enrolment import Participant
@@ -50,8 +51,8 @@ async def join(root: Path, folder: Path) -> None:
             jitter=lambda: 0.5, largest=largest_answer(me.task), carrier=carrier,
         ) as transport:  # fmt: skip
             member = Member(
-                me, Softmax(FEATURES, CLASSES, epochs=1, batch=8), examples(int(me.name[1:])), transport,
-                journal, random=entropy.system, report=report,
+                me, Softmax(FEATURES, CLASSES, epochs=1, batch=8), examples(int(me.name[1:])),
+                OverHttp(transport, me.sealing), journal, random=entropy.system, report=report,
             )  # fmt: skip
             record = await member.run()
     print(me.name, "done", record.version, record.digest.hex(), flush=True)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from choral import __version__
-from choral.client.log import largest_answer
+from choral.client.model_log import largest_answer
 from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ChoralError
 from choral.federation import certificates

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from choral.client.log import largest_answer
+from choral.client.model_log import largest_answer
 from choral.client.transport import Transport
 from choral.errors import ParameterError, RecordError
 from choral.federation import certificates

@@ -189,7 +189,16 @@ _EVENTS: dict[str, Any] = {
         + f": {d['got']} of at least {d['needed']} members are in"
     ),
     "stopped": lambda d: "stopped",
-    "resting": lambda d: f"waiting for a changed model: {d['sent']} updates were sent from this one already",
+    "resting": lambda d: (
+        f"waiting {d['seconds']:.0f} s, or for a changed model: {d['sent']} updates were sent from this one"
+    ),
+    "spent": lambda d: (
+        f"[yellow]all {d['sent']} updates of this task are sent[/], following the log;"
+        " spare_sends in federation.toml allows more"
+    ),
+    "nothing to add": lambda d: f"nothing to add to version {d['version']}: sending zeros",
+    "not measured": lambda d: f"[yellow]not measured:[/] {d['reason']}",
+    "too large": lambda d: f"[red]not sent:[/] {d['reason']}; {d['hint']}",
     "aborted": lambda d: (
         f"[yellow]round aborted:[/] {d['reason']}"
         + (f" (missing: {', '.join(d['missing'])})" if d["missing"] else "")
@@ -198,6 +207,7 @@ _EVENTS: dict[str, Any] = {
     "refused": lambda d: (
         f"[red]refused:[/] {d['reason']}"
         + (f" (accused: {', '.join(d['culprits'])})" if d["culprits"] else "")
+        + (f"; asking for cohorts without {', '.join(d['avoided'])}" if d.get("avoided") else "")
     ),
     "unreachable": lambda d: f"[yellow]{d['url']} cannot be reached[/] ({d['reason']}), trying on",
     "last outcome": lambda d: (

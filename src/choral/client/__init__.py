@@ -1,8 +1,12 @@
-"""The member's side: `participate` runs one member of a federation to the end of the training."""
+"""The member's side: `participate` runs one member of a federation to the end of the training.
+
+`take_part` is the same to `await`, for notebooks and other event loops.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -11,10 +15,12 @@ from pathlib import Path
 import httpx
 
 from choral.client.journal import Journal
-from choral.client.log import largest_answer
-from choral.client.participant import Member
+from choral.client.member import Member
+from choral.client.model_log import largest_answer
+from choral.client.over_http import OverHttp
 from choral.client.process import beat, stop_on_sigterm
-from choral.client.transport import Report, Transport
+from choral.client.report import Report, harmless
+from choral.client.transport import Transport
 from choral.data import load_shard
 from choral.data.examples import Examples
 from choral.errors import ParameterError
@@ -27,21 +33,27 @@ from choral.learning.trainer import Trainer
 from choral.primitives import entropy
 from choral.protocol.access import Access
 
-__all__ = ["Member", "participate"]
+__all__ = ["Member", "participate", "take_part"]
+
+Place = str | os.PathLike[str]
+
+
+def _silent(event: str, **details: object) -> None:
+    """No report."""
 
 
 def participate(
-    folder: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    folder: Place,
+    data: Place,
     trainer: Trainer | None = None,
     *,
-    state: str | os.PathLike[str] | None = None,
+    state: Place | None = None,
     url: str | None = None,
     seed: int | None = None,
     patience: float | None = None,
     stay: bool = False,
-    report: Report = lambda event, **details: None,
-    witness: str | os.PathLike[str] | None = None,
+    report: Report = _silent,
+    witness: Place | None = None,
     carrier: httpx.AsyncBaseTransport | None = None,
 ) -> Record:
     """Take part in a federation until training is over: its rounds are done, or its patience is.
@@ -65,6 +77,45 @@ def participate(
     Raises:
         ChoralError: what keeps this member from taking part, with a hint.
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise ParameterError(
+            "participate() was called where an event loop is running already, as in a notebook",
+            hint="there, write `await choral.client.take_part(…)`, with the same arguments",
+        )
+    taking_part = take_part(
+        folder, data, trainer, state=state, url=url, seed=seed, patience=patience, stay=stay, report=report,
+        witness=witness, carrier=carrier,
+    )  # fmt: skip
+
+    async def run() -> Record:
+        stop_on_sigterm(report)
+        return await taking_part
+
+    return asyncio.run(run())
+
+
+async def take_part(
+    folder: Place,
+    data: Place,
+    trainer: Trainer | None = None,
+    *,
+    state: Place | None = None,
+    url: str | None = None,
+    seed: int | None = None,
+    patience: float | None = None,
+    stay: bool = False,
+    report: Report = _silent,
+    witness: Place | None = None,
+    carrier: httpx.AsyncBaseTransport | None = None,
+) -> Record:
+    """`participate` for an event loop that is running already, a notebook's for example: `await` it.
+
+    Arguments, result and errors are those of `participate`. SIGTERM is left to whoever runs the loop.
+    """
     me = Participant.load(Path(folder)).expect(aggregator=False)
     model = me.task.model
     if trainer is None:
@@ -76,48 +127,40 @@ def participate(
         trainer = built_in(model.name, model.features, model.classes, model.options)
     shard = load_shard(data, features=model.features, classes=model.classes)
     home = Path(state) if state is not None else me.folder / "state"
-    journal = Journal(home)
-    if isinstance(trainer, Personal) and trainer.keep is None:
-        trainer = trainer.kept_in(home / PERSONAL)
-    access = Access(me.name, secrets.token_hex(8))
-    if me.federation.warning:
-        report("warning", reason=me.federation.warning)
-
-    async def run() -> Record:
-        stop_on_sigterm(report)
+    report = harmless(report)
+    with contextlib.closing(Journal(home)) as journal:
+        if isinstance(trainer, Personal) and trainer.keep is None:
+            trainer = trainer.kept_in(home / PERSONAL)
+        if me.federation.warning:
+            report("warning", reason=me.federation.warning)
         beating = asyncio.create_task(beat(home))
-        async with Transport(
-            url or me.federation.aggregator.url,
-            me.identity,
-            access,
-            patience=patience,
-            jitter=random.SystemRandom().random,
-            largest=largest_answer(me.task),
-            report=report,
-            authority=me.authority,
-            carrier=carrier,
-        ) as transport:
-            member = Member(
-                me,
-                trainer,
-                Examples(shard.images, shard.labels),
-                transport,
-                journal,
-                random=entropy.system,
-                seed=seed,
+        try:
+            async with Transport(
+                url or me.federation.aggregator.url,
+                me.identity,
+                Access(me.name, secrets.token_hex(8)),
+                patience=patience,
+                jitter=random.SystemRandom().random,
+                largest=largest_answer(me.task),
                 report=report,
-                witness=Path(witness) if witness is not None else None,
-                threads=os.cpu_count() or 1,
-            )
-            try:
+                authority=me.authority,
+                carrier=carrier,
+            ) as transport:
+                member = Member(
+                    me,
+                    trainer,
+                    Examples(shard.images, shard.labels),
+                    OverHttp(transport, me.sealing),
+                    journal,
+                    random=entropy.system,
+                    seed=seed,
+                    report=report,
+                    witness=Path(witness) if witness is not None else None,
+                    threads=os.cpu_count() or 1,
+                )
                 record = await member.run()
                 if stay:
                     await asyncio.Event().wait()
                 return record
-            finally:
-                beating.cancel()
-
-    try:
-        return asyncio.run(run())
-    finally:
-        journal.close()
+        finally:
+            beating.cancel()

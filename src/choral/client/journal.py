@@ -18,12 +18,17 @@ from choral.federation.records import Record
 from choral.protocol import wire
 
 FILE = "journal.sqlite"
-_SCHEMA = """
+NOTHING = b""  # in place of a digest: the vector says nothing of this member's data, and may go out again
+_LAYOUT = 2
+# Layout 1 took an update for spent under every model: its index goes, its rows stay.
+_SCHEMA = f"""
 create table if not exists head (one integer primary key check (one = 1), data blob not null);
 create table if not exists spent (
     round_id blob primary key, base integer not null, parameters blob not null, digest blob not null
 );
-create unique index if not exists spent_once on spent (digest);
+drop index if exists spent_once;
+create unique index if not exists spent_once_a_model on spent (parameters, digest) where length(digest) > 0;
+pragma user_version = {_LAYOUT};
 """
 
 
@@ -47,12 +52,19 @@ class Journal:
         path = folder / FILE
         self._lock = threading.Lock()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            path.chmod(0o600)  # also that of an earlier release
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
             self._db.execute("pragma locking_mode = exclusive")
             self._db.execute("pragma synchronous = full")
             self._db.execute("begin exclusive")
             self._db.execute("commit")
+            (layout,) = self._db.execute("pragma user_version").fetchone()
+            if layout > _LAYOUT:
+                raise sqlite3.DatabaseError(
+                    f"layout {layout} is of a later release, this one knows {_LAYOUT}"
+                )
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:
             if hasattr(self, "_db"):
@@ -97,10 +109,10 @@ class Journal:
         """Mark an update as sent, durably. Afterwards it may be sent, in this round only.
 
         Args:
-            digest: SHA-256 of the encoded update, before masks.
+            digest: of the encoded update, before masks; `NOTHING` for a vector that says nothing.
 
         Raises:
-            SpentError: this very update was sent in an earlier round.
+            SpentError: this very update was sent from this model in an earlier round.
         """
         try:
             with self._using() as db:
@@ -115,14 +127,26 @@ class Journal:
 
     def attempts(self, base: Record) -> int:
         """How many masked vectors were sent from this model, under whatever version number."""
-        query = "select count(*) from spent where parameters = ?"
-        with self._using() as db:
-            return int(db.execute(query, (base.parameters,)).fetchone()[0])
+        return self._count("select count(*) from spent where parameters = ?", base.parameters)
 
-    def spent(self, digest: bytes) -> bool:
-        """Whether this very update was sent before."""
+    def told(self, base: Record) -> int:
+        """How many of them said something of this member's data."""
+        return self._count(
+            "select count(*) from spent where parameters = ? and length(digest) > 0", base.parameters
+        )
+
+    def sent(self) -> int:
+        """How many masked vectors were sent, ever."""
+        return self._count("select count(*) from spent")
+
+    def spent(self, base: Record, digest: bytes) -> bool:
+        """Whether this very update was sent before from this model."""
+        query = "select count(*) from spent where parameters = ? and digest = ?"
+        return self._count(query, base.parameters, digest) > 0
+
+    def _count(self, query: str, *values: bytes) -> int:
         with self._using() as db:
-            return db.execute("select 1 from spent where digest = ?", (digest,)).fetchone() is not None
+            return int(db.execute(query, values).fetchone()[0])
 
     def last(self) -> Spent | None:
         """The newest spent update."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from choral.client.transport import Report
+from choral.client.journal import NOTHING
+from choral.client.report import Report
 from choral.data.examples import Examples, floats
-from choral.errors import ParameterError, UpdateError
+from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
 from choral.federation.totals import Totals
 from choral.learning.trainer import Evaluation, Parameters, Trainer, trainer_at
 from choral.learning.update import difference
-from choral.primitives.fixed_point import encode
+from choral.primitives.fixed_point import Encoded, encode
 
 _COLUMNS = 1024
 
@@ -28,16 +30,28 @@ class Update:
 
     vector: NDArray[np.uint32]
     totals: Totals
+    nothing: bool = False
 
     @cached_property
     def digest(self) -> bytes:
         """Equal for equal updates, 32 bytes. Over sums of columns: a tenth of the time of hashing it all.
 
         Two updates that only share it are taken for one, and the later one is held back: harmless.
+        `NOTHING` for one that says nothing.
         """
+        if self.nothing:
+            return NOTHING
         folded = len(self.vector) // _COLUMNS * _COLUMNS
         columns = self.vector[:folded].reshape(-1, _COLUMNS).sum(axis=0, dtype=np.uint32)
         return hashlib.sha256(columns.tobytes() + self.vector[folded:].tobytes()).digest()
+
+
+def nothing_new(dimension: int) -> Update:
+    """What is sent when there is nothing to add to a model: zeros, of the smallest weight, unmeasured (§5.1).
+
+    It does not depend on this member's data, so it may be sent again and tells nothing when it is.
+    """
+    return Update(np.zeros(dimension, np.uint32), Totals(1), nothing=True)
 
 
 def discounted(update: Update, staleness: int) -> Update:
@@ -51,7 +65,7 @@ def discounted(update: Update, staleness: int) -> Update:
         return update
     scaled = np.rint(update.vector.view(np.int32) * (1 + staleness) ** -0.5).astype(np.int32)
     totals = replace(update.totals, examples=0.0, correct=0.0, loss=0.0)
-    return Update(scaled.view(np.uint32), totals)
+    return Update(scaled.view(np.uint32), totals, update.nothing)
 
 
 class Learner:
@@ -73,55 +87,74 @@ class Learner:
         pixels = bool(getattr(trainer, "takes_pixels", False))
         self._training, self._held_out = _hold_out(examples, me.task.holdout, self._seed, pixels=pixels)
 
-    def train(self, model: Parameters, base: Record, attempt: int) -> Update:
-        """An update of `base`'s model; `attempt` counts those that were sent from it before.
+    def train(self, model: Parameters, base: Record, attempt: int, again: int = 0) -> Update:
+        """An update of `base`'s model.
+
+        Args:
+            attempt: how many vectors were sent from this very model before, under whatever version. The first
+                is trained on all examples; every other on nine tenths of them, its own, and says nothing of
+                how good the model is: a round that was claimed to be aborted, and one without this member,
+                would give its figures away (§5.1).
+            again: other nine tenths for the same attempt.
 
         Raises:
             UpdateError: arrays that are not the task's, or not finite: nothing of them is masked.
         """
-        rng = np.random.default_rng([self._seed, base.version, attempt])
+        measured = Evaluation(0, 0, 0.0)
         X, y = self._training  # noqa: N806
         if attempt:
-            # after a spent update: another part of the data, so that no two sums from one model
-            # differ in nothing but who is in them (§5, LZ+21)
+            # seeded by the model itself: no two attempts from one model have their part in common
+            words = [int(word) for word in np.frombuffer(base.parameters, "<u4")]
+            rng = np.random.default_rng([self._seed, *words, attempt, again])
             keep = np.sort(rng.permutation(len(y))[: max(1, len(y) * 9 // 10)])
             X, y = X[keep], y[keep]  # noqa: N806
-        measured = self.measure(model)
-        trained = trainer_at(self._trainer, base.version).train(model, X, y, rng)
-        delta = difference(trained, model, self._task.arrays)
+        else:
+            rng = np.random.default_rng([self._seed, base.version, 0])
+            measured = self.measure(model)
+        encoded = self._encoded(model, X, y, rng, base)
         weight = min(len(y), self._task.weight_cap)
-        encoded = encode(delta, weight, self._task.plan)
-        totals = Totals(
-            weight,
-            measured.examples,
-            measured.correct,
-            measured.loss,
-            encoded.clipped,
-            int(len(y) > self._task.weight_cap),
-        )
+        capped = len(y) > self._task.weight_cap
         self._report(
             "trained",
             version=base.version,
             examples=len(y),
             accuracy=measured.accuracy if measured.examples and measured.classified else None,
             clipped=encoded.clipped,
-            capped=len(y) > self._task.weight_cap,
+            capped=capped,
+        )
+        totals = Totals(
+            weight, measured.examples, measured.correct, measured.loss, encoded.clipped, int(capped)
         )
         return Update(encoded.vector, totals)
 
-    def measure(self, model: Parameters) -> Evaluation:
-        """A model on this member's held-out examples.
+    def _encoded(
+        self,
+        model: Parameters,
+        X: NDArray[Any],  # noqa: N803
+        y: NDArray[Any],
+        rng: np.random.Generator,
+        base: Record,
+    ) -> Encoded:
+        """What training gave, as integers in the place of the floats: no more vectors than it takes."""
+        trained = trainer_at(self._trainer, base.version).train(model, X, y, rng)
+        delta = difference(trained, model, self._task.arrays)
+        del trained
+        return encode(delta, min(len(y), self._task.weight_cap), self._task.plan, into=delta.view(np.uint32))
 
-        Raises:
-            UpdateError: its loss is not finite.
-        """
+    def measure(self, model: Parameters) -> Evaluation:
+        """A model on this member's held-out examples; nothing if its figures cannot be (§6.1)."""
         X, y = self._held_out  # noqa: N806
         if not len(y):
             return Evaluation(0, 0, 0.0)
-        measured = self._trainer.evaluate(model, X, y)
-        if not np.isfinite(measured.loss):
-            raise UpdateError(f"the model's loss on this member's data is {measured.loss}")
-        return measured
+        found = self._trainer.evaluate(model, X, y)
+        if np.isfinite(found.loss) and found.loss >= 0 and 0 <= found.correct <= found.examples:
+            return found
+        self._report(
+            "not measured",
+            reason=f"the model's loss on this member's data is {float(found.loss):g}, with {found.correct} of"
+            f" {found.examples} right: expected a finite loss of 0 or more",
+        )
+        return Evaluation(0, 0, 0.0)
 
 
 def _own_seed(me: Participant) -> int:

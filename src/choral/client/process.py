@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
-from choral.client.transport import Report, Transport
+from choral.client.exchange import Aggregator
+from choral.client.report import Report
 from choral.errors import ChoralError
 from choral.ping import HEARTBEAT
 
@@ -45,7 +45,7 @@ def stop_on_sigterm(report: Report) -> None:
 
 @contextlib.asynccontextmanager
 async def telling(
-    transport: Transport, member: str, enrolled: Collection[str], report: Report
+    aggregator: Aggregator, member: str, enrolled: Collection[str], report: Report
 ) -> AsyncIterator[None]:
     """While a cohort is open for long: say for whom it waits, whenever that changes."""
 
@@ -55,7 +55,7 @@ async def telling(
         pause = _ASK
         while True:
             with contextlib.suppress(ChoralError, ValueError, LookupError, TypeError, AttributeError):
-                found = absent(json.loads(await transport.get("/v1/status")), member, enrolled)
+                found = absent(await aggregator.status(), member, enrolled)
                 if found and found != said:
                     report("awaiting", **found)
                     said = found

@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from choral import errors
+from choral.client import proxies
+from choral.client.clocks import Clocks
+from choral.client.refusals import TooLarge, Unexplained, refusal
+from choral.client.report import Report, harmless, printable
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError, TlsError, WireError
 from choral.federation import certificates
 from choral.primitives.identity import Identity
 from choral.protocol.access import Access, header
 
-Report = Callable[..., None]
-"""Told what happens, as `report(event, **details)`."""
+__all__ = ["Report", "Transport"]
 
-_RETRIED = frozenset({500, 502, 503, 504})
+_PASSING = frozenset({429, 502, 503, 504})  # as a broken connection, whoever says it
 _PIECE = 1 << 20
 _LARGEST_REFUSAL = 1 << 16
-_KINDS = {
-    kind.slug: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, ChoralError)
-}
-_KINDS["too-slow"] = errors.OutOfPhase  # the round goes on without a sender that slow
+_LONGEST_WAIT = 60.0  # seconds that a Retry-After is heeded for
+_DISOWNED = 600.0  # seconds for which a member that was known is told that it is not, before it believes it
 
 
 @dataclass(frozen=True)
 class _Answer:
     status: int
     body: bytes
+    date: str | None
+    retry_after: str
 
     @property
     def good(self) -> bool:
         return 200 <= self.status < 300
+
+    @property
+    def wait(self) -> float:
+        """Seconds that the answer asks to wait, within reason."""
+        return min(float(self.retry_after), _LONGEST_WAIT) if self.retry_after.isdecimal() else 0.0
 
 
 class Transport:
@@ -83,7 +89,7 @@ class Transport:
         self._patience = patience
         self._jitter = jitter
         self._largest = largest
-        self._report = report
+        self._report = harmless(report)
         self._wall, self._clock, self._sleep = wall, clock, sleep
         # a request is answered within 20 s (§7); uploads get a timeout a piece, not one for the whole
         timeout = httpx.Timeout(connect=5.0, read=40.0, write=40.0, pool=None)
@@ -91,10 +97,9 @@ class Transport:
         if authority is not None:
             verify = certificates.trust(authority)
         self._met = False  # whether this address has ever answered
-        self._http = httpx.AsyncClient(
-            base_url=self.url, timeout=timeout, verify=verify, limits=httpx.Limits(max_connections=8),
-            transport=carrier,
-        )  # fmt: skip
+        self._known = False  # whether it has answered a request of this key well
+        self._clocks = Clocks(wall, clock)
+        self._http = _client(self.url, timeout, verify, carrier)
 
     async def __aenter__(self) -> Transport:
         return self
@@ -113,30 +118,31 @@ class Transport:
         content: bytes | Sequence[bytes | memoryview] = b"",
         *,
         again: tuple[str, str] | None = None,
+        unexplained: float | None = None,
     ) -> bytes:
-        """The body of the final answer: connection failures are retried, a 202 is asked again.
+        """The body of the final answer: what may pass is tried again, a 202 is asked again.
 
         Args:
             content: the body; a sequence is sent piece by piece.
             again: method and path to ask with after a 202, when the body need not be sent again.
+            unexplained: seconds for which an answer that is no aggregator's is tried again; None is for ever.
 
         Raises:
             AggregatorUnavailable: not reachable for longer than `patience`.
+            Unexplained: nothing but answers of a proxy for that long; at once if it takes no body so large.
             TlsError: a certificate that is not accepted, at an address that never answered before.
             WireError: an answer that is longer than any honest one, or compressed.
             ChoralError: what the aggregator refused, as the error that it named.
         """
         failures, since, hurried = 0, None, 0
         while True:
-            asked = self._clock()
+            asked, asked_to_wait = self._clock(), 0.0
             try:
                 answer = await self._once(method, path, content)
             except httpx.TransportError as error:
-                failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                if wrong := await self._wrong_tls(error):
-                    if not self._met:  # at first contact it is a mistake; later it may pass
-                        raise wrong from error
-                    failure, failures = wrong.reason, max(failures, 3)
+                failed: ChoralError = await self._broken(error)
+                worth, lasting = math.inf, isinstance(failed, TlsError)
+                failures = max(failures, 3) if lasting else failures
             else:
                 self._met = True
                 if answer.status == 202:
@@ -148,21 +154,72 @@ class Transport:
                     if hurried > 2:
                         await self._sleep(min(1.0, 0.05 * 2 ** min(hurried, 8)))
                     continue
-                if answer.status not in _RETRIED:
-                    if answer.good:
-                        return answer.body
-                    raise _refusal(answer)
-                failure = _refusal(answer).reason
+                if answer.good:
+                    self._known = True
+                    self._clocks.good(answer.date)
+                    return answer.body
+                failed = refusal(answer.status, answer.body, _length(content))
+                worth, lasting = self._worth(answer, failed, unexplained), answer.status == 401
+                asked_to_wait = answer.wait
             since = since if since is not None else self._clock()
-            if self._patience is not None and self._clock() - since > self._patience:
+            waited = self._clock() - since
+            if waited >= worth:
+                raise failed
+            if self._patience is not None and waited > self._patience:
                 raise AggregatorUnavailable(
-                    f"{self.url} did not answer for {self._clock() - since:.0f} s ({failure})",
-                    hint="is the aggregator running, and is this its address? `choral status` asks it",
+                    f"{self.url} did not answer for {waited:.0f} s ({failed.reason})",
+                    hint=failed.hint
+                    or "is the aggregator running, and is this its address? `choral status` asks it",
                 )
             if failures == 3:
-                self._report("unreachable", url=self.url, reason=failure)
-            await self._sleep(min(5.0, 0.1 * 2**failures) * (0.5 + self._jitter()))
+                self._report("unreachable", url=self.url, reason=failed.reason)
+            pause = min(60.0 if lasting else 5.0, 0.1 * 2**failures) * (0.5 + self._jitter())
+            if self._patience is None:
+                pause = max(pause, asked_to_wait)
+            else:  # whoever has little of it is not kept waiting
+                pause = max(pause, min(asked_to_wait, self._patience - waited))
+            await self._sleep(pause)
             failures = min(failures + 1, 10)
+
+    def _worth(self, answer: _Answer, failed: ChoralError, unexplained: float | None) -> float:
+        """For how many seconds such a refusal is tried again; 0: it is the answer."""
+        if isinstance(failed, TooLarge):
+            return 0.0
+        if answer.status in _PASSING:
+            return math.inf
+        if isinstance(failed, Unexplained) or answer.status == 500:
+            return math.inf if unexplained is None else unexplained
+        if answer.status != 401:
+            return 0.0
+        # what was good before in this run may be good again: a clock is set, a file is put right
+        if blame := self._clocks.blame(answer.date):
+            failed.reason = f"{failed.reason}: {blame}"
+            failed.args = (failed.reason,)
+            failed.hint = "set the clock that is wrong; both may be compared with that of a third machine"
+            return math.inf if self._known else 0.0
+        return _DISOWNED if self._known else 0.0
+
+    async def _broken(self, error: httpx.TransportError) -> ChoralError:
+        """What a request without an answer is told as.
+
+        Raises:
+            TlsError: a mistake in TLS at first contact; later it may pass.
+        """
+        if wrong := await self._wrong_tls(error):
+            if not self._met:
+                raise wrong from error
+            return wrong
+        reason = printable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        if not self._met and (proxy := proxies.variable(self.url)):
+            return AggregatorUnavailable(
+                f"{reason}, through the proxy of {proxy}",
+                hint=f"if the aggregator is reached without a proxy, name it in NO_PROXY: {self._host}",
+            )
+        return AggregatorUnavailable(reason)
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self.url).hostname or ""
 
     async def _wrong_tls(self, error: httpx.TransportError) -> TlsError | None:
         """What a failed request means, if the reason is TLS."""
@@ -194,7 +251,9 @@ class Transport:
         response = await self._http.send(request, stream=True)
         try:
             good = response.is_success
-            return _Answer(response.status_code, await self._read(response, path, good=good))
+            body = await self._read(response, path, good=good)
+            told = response.headers
+            return _Answer(response.status_code, body, told.get("Date"), told.get("Retry-After", ""))
         finally:
             await response.aclose()
 
@@ -224,43 +283,46 @@ async def _pieces(content: Sequence[bytes | memoryview]) -> AsyncIterator[bytes]
             yield bytes(piece[at : at + _PIECE])
 
 
+def _length(content: bytes | Sequence[bytes | memoryview]) -> int:
+    return len(content) if isinstance(content, bytes) else sum(len(piece) for piece in content)
+
+
+def _client(
+    url: str, timeout: httpx.Timeout, verify: ssl.SSLContext | bool, carrier: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    """Connections to `url`, without cookies, and through a proxy only if it is another machine.
+
+    Raises:
+        ParameterError: a proxy in the environment that cannot be used.
+    """
+    near = proxies.loopback(urlsplit(url).hostname or "")
+    if verify is True:  # with what the environment says of certificates, also where it has no say in proxies
+        verify = httpx.create_ssl_context()
+    try:
+        return httpx.AsyncClient(
+            base_url=url, timeout=timeout, verify=verify, limits=httpx.Limits(max_connections=8),
+            transport=carrier, trust_env=not near,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        )  # fmt: skip
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise ParameterError(
+            f"the environment names a proxy that cannot be used ({proxies.any_variable()}): {error}",
+            hint="expected http://HOST:PORT; unset it, or name the aggregator's host in NO_PROXY",
+        ) from error
+
+
 def _address(url: str) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        usable = (usable and ":" not in (parts.hostname or "")) or "[" in parts.netloc
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
         usable = False
     if not usable:
         raise ParameterError(
             f"found {url!r:.100} as the address of the aggregator, expected http://… or https://…",
-            hint="it stands in federation.toml, and --url overrides it",
+            hint="it stands in federation.toml, and --url overrides it; an IPv6 address goes in brackets:"
+            " http://[::1]:8750",
         )
     return url.rstrip("/")
-
-
-def _refusal(answer: _Answer) -> ChoralError:
-    """The aggregator's problem+json as the error that it names."""
-    try:
-        problem = json.loads(answer.body)
-        slug = problem["type"].rpartition(":")[2]
-        reason = _printable(problem["detail"])
-        hint = _printable(problem["hint"]) if "hint" in problem else None
-        names = {key: tuple(map(_printable, problem.get(key, ()))) for key in ("culprits", "missing")}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return AggregatorUnavailable(
-            f"HTTP {answer.status} without an explanation",
-            hint="is there something else at this address, a proxy perhaps?",
-        )
-    kind = _KINDS.get(slug, ChoralError)
-    named: dict[str, Any] = {
-        key: value
-        for key, value in names.items()
-        if (key == "culprits" and issubclass(kind, errors.PeerError | errors.RoundAborted))
-        or (key == "missing" and issubclass(kind, errors.RoundAborted))
-    }
-    return kind(reason, hint=hint, **named)
-
-
-def _printable(text: object) -> str:
-    """What somebody else wrote, fit for a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:500])

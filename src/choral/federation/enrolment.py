@@ -43,7 +43,8 @@ class Federation(_Strict):
     Attributes:
         minimum: n_min, the smallest cohort this participant takes part in.
         tolerated: c, how many members may collude with the aggregator; "quarter" is floor((n - 1) / 4).
-        sends_per_model: how many masked vectors a member sends from one and the same model (§5).
+        sends_per_model: after how many masked vectors from one model a member waits before each more (§5.1).
+        spare_sends: how many masked vectors it sends over the whole task beyond one a round (§5.1).
         bundles: the Syft public bundle of every participant, when the task is sealed by `syft` (§3.4).
     """
 
@@ -53,6 +54,7 @@ class Federation(_Strict):
     minimum: Annotated[int, Field(ge=2)] = 3
     tolerated: Annotated[int, Field(ge=0)] | Literal["quarter"] = "quarter"
     sends_per_model: Annotated[int, Field(ge=1)] = 4
+    spare_sends: Annotated[int, Field(ge=0)] = 16
     bundles: dict[MemberName, Bundle] = {}
 
     @model_validator(mode="after")

@@ -41,9 +41,10 @@ class MemberRound:
 
     Args:
         me: identity, pinned keys, parameters and ctx: nothing of it from the aggregator.
-        vector: uint32[d], the encoded update; a copy is masked.
+        vector: uint32[d], the encoded update; a copy is masked, unless it is `owned`.
         auxiliary: uint64[a].
         random: where keys and shares come from.
+        owned: the caller gives the vector up: it is masked in place, and no update once `masked` says so.
 
     Raises:
         ParameterError: vectors of another length than the parameters say.
@@ -57,6 +58,7 @@ class MemberRound:
         random: RandomBytes,
         *,
         threads: int = 1,
+        owned: bool = False,
     ) -> None:
         expected = (me.parameters.dimension, me.parameters.auxiliary)
         if (len(vector), len(auxiliary)) != expected:
@@ -66,7 +68,8 @@ class MemberRound:
             )
         self.me = me
         self.state = State.ROSTER
-        self._vector, self._auxiliary = vector.copy(), auxiliary.copy()
+        self._vector, self._auxiliary = vector if owned else vector.copy(), auxiliary.copy()
+        self.masked = False  # whether masks were added to the vector
         self._random = random
         self._threads = threads
         self._answered: dict[type, tuple[FromAggregator, FromMember]] = {}
@@ -139,6 +142,7 @@ class MemberRound:
 
     def _on_inbox(self, inbox: Inbox) -> MaskedVector:
         self._held = phases.accept_inbox(self.me, self._cohort, self._dealing, self._shares, inbox)
+        self.masked = True
         return phases.mask(
             self.me,
             self._cohort,

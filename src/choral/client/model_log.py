@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from choral.client.exchange import Aggregator
 from choral.client.journal import Journal
-from choral.client.transport import Report, Transport
+from choral.client.report import Report
 from choral.errors import RecordError
 from choral.federation.enrolment import Participant
 from choral.federation.progress import Progress
@@ -14,7 +17,6 @@ from choral.federation.records import PAGE, Record, Records, follow
 from choral.federation.task import Task
 from choral.learning import model_file
 from choral.learning.trainer import Parameters
-from choral.protocol import wire
 
 _PAUSE = 1.0
 _REMEMBERED = 256  # versions whose digest is compared with what a round was told
@@ -28,16 +30,26 @@ def largest_answer(task: Task) -> int:
     return max(model, records, messages)
 
 
+class _Stretch(NamedTuple):
+    """A verified part of the log: how long the whole is, its last record, those that were not known."""
+
+    newest: int
+    head: Record | None
+    fresh: list[Record]
+
+
 class ModelLog:
     """What this member has verified of the log.
 
     Attributes:
         head: the newest record, also over restarts.
+        resting: what the open request says of this member: "spent", "pause" or nothing (§5.1).
     """
 
-    def __init__(self, me: Participant, transport: Transport, journal: Journal, report: Report) -> None:
+    def __init__(self, me: Participant, aggregator: Aggregator, journal: Journal, report: Report) -> None:
         self._me = me
-        self._transport = transport
+        self._aggregator = aggregator
+        self.resting: str | None = None
         self._journal = journal
         self._report = report
         self._moved = asyncio.Condition()
@@ -63,7 +75,7 @@ class ModelLog:
         while True:
             # the newest record that is known comes along: it must still be the one that was seen
             after = -1 if self.head is None else self.head.version - 1
-            newest = await self._follow(await self._transport.get(f"/v1/records?after={max(after, -1)}"))
+            newest = await self._follow(max(after, -1))
             if self.head is not None and self.head.version >= newest:
                 return self.head
 
@@ -75,7 +87,7 @@ class ModelLog:
         while True:
             before = self.head
             after = -1 if before is None else before.version
-            await self._follow(await self._transport.get(f"/v1/records?after={after}"))
+            await self._follow(after, self.resting)
             if self.head is before:
                 await asyncio.sleep(_PAUSE)
 
@@ -93,6 +105,23 @@ class ModelLog:
             async with asyncio.timeout(seconds):
                 await self.newer_than(version)
 
+    async def changed_within(self, base: Record, seconds: float) -> None:
+        """Wait for another model than that of `base`, or for the end of the training, but not for longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._moved:
+                await self._moved.wait_for(
+                    lambda: self.over or self.head is None or self.head.parameters != base.parameters
+                )
+
+    @contextlib.contextmanager
+    def rest(self, how: str) -> Iterator[None]:
+        """While the member sends nothing, the aggregator is told so with the next request."""
+        self.resting = how
+        try:
+            yield
+        finally:
+            self.resting = None
+
     def promise(self, record: Record) -> None:
         """A round was told that it led to `record`: the log must say so too.
 
@@ -103,18 +132,38 @@ class ModelLog:
         self._compare(record.version)
 
     async def model(self, record: Record) -> Parameters:
-        """The model of a version.
+        """The model of a version; bytes that are not it are fetched once more.
 
         Raises:
-            RecordError: other bytes than its record names.
+            RecordError: other bytes than its record names, or not the one encoding of a model (§7.3).
+            UpdateError: not a model of this task.
         """
-        data = await self._transport.get(f"/v1/models/{record.parameters.hex()}")
+        data = await self._aggregator.model(record.parameters)
         if model_file.digest(data) != record.parameters:
-            raise RecordError(f"the model of version {record.version} is not the one that its record names")
-        return model_file.decode(data, self._me.task.arrays)
+            data = await self._aggregator.model(record.parameters)
+        if model_file.digest(data) != record.parameters:
+            raise RecordError(
+                f"the model of version {record.version} is not the one that its record names",
+                hint="it was fetched twice: something on the way, or the aggregator, gives other bytes",
+            )
+        try:
+            return model_file.decode(data, self._me.task.arrays, canonical=True)
+        except model_file.NotCanonical as error:
+            # under two encodings one model would have two digests, and be sent from twice as often (§5.1)
+            raise RecordError(f"the model of version {record.version}: {error.reason}") from error
 
-    async def _follow(self, data: bytes) -> int:
-        stretch = wire.decode(Records, data)
+    async def _follow(self, after: int, resting: str | None = None) -> int:
+        """Ask for what comes after a version, verify it, move. An answer that fails is fetched once more."""
+        found = await self._aggregator.records(after, resting)
+        try:
+            stretch = self._verified(found)
+        except RecordError:
+            stretch = self._verified(await self._aggregator.records(after, resting))
+        if stretch.head is not None and stretch.fresh:
+            await self._move(stretch.head, stretch.fresh)
+        return stretch.newest
+
+    def _verified(self, stretch: Records) -> _Stretch:
         head = self.head
         seen = -1 if head is None else head.version
         if stretch.newest < max(seen, self._journaled):
@@ -138,9 +187,7 @@ class ModelLog:
             raise RecordError(
                 f"the aggregator names version {stretch.newest} as its newest, but no record after {seen}"
             )
-        if head is not None and fresh:
-            await self._move(head, fresh)
-        return stretch.newest
+        return _Stretch(stretch.newest, head, fresh)
 
     @staticmethod
     def _unchanged(seen: Record, now: Record) -> None:
