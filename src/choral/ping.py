@@ -29,15 +29,35 @@ def main(arguments: list[str]) -> int:
     if len(arguments) > 1 or any(each.startswith("-") for each in arguments):
         print("usage: python -m choral.ping [--live] [FOLDER]", file=sys.stderr)
         return 2
-    folder = Path(arguments[0] if arguments else os.environ.get("CHORAL_FOLDER", _FOLDER))
+    return look(arguments[0] if arguments else None, path)
+
+
+def look(where: str | None, path: str) -> int:
+    """Say how the participant of the folder `where` is; 0 if well."""
+    folder = Path(where or os.environ.get("CHORAL_FOLDER", _FOLDER))
     try:
         aggregator = (folder / "initial.safetensors").exists()
         said = _ask(folder, path) if aggregator else _member(folder)
-    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
-        print(f"not well: {type(error).__name__}: {error}", file=sys.stderr)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, http.client.HTTPException) as error:
+        print(f"not well: {_printable(_why(error))}", file=sys.stderr)
+        print(f"  hint: `choral doctor {_printable(str(folder))}` looks at everything", file=sys.stderr)
         return 1
-    print(said)
+    print(_printable(said))
     return 0
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, http.client.HTTPException):
+        return "what answers at the aggregator's port does not speak HTTP"
+    if isinstance(error, LookupError | TypeError | AttributeError):
+        return "federation.toml or settings.toml is not as `choral init` made it"
+    return str(error)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _ask(folder: Path, path: str) -> str:
@@ -47,7 +67,8 @@ def _ask(folder: Path, path: str) -> str:
     def knob(name: str, default: Any) -> Any:
         return os.environ.get(f"CHORAL_{name.upper()}") or settings.get(name) or default
 
-    host = str(knob("host", "127.0.0.1")).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    own = "::1" if ":" in (url.hostname or "") else "127.0.0.1"
+    host = str(knob("host", own)).replace("0.0.0.0", "127.0.0.1")  # noqa: S104
     host = "::1" if host == "::" else host
     port = int(knob("port", url.port or 8750))
     connection: http.client.HTTPConnection
@@ -75,7 +96,7 @@ def _member(folder: Path) -> str:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text())
+    return tomllib.loads(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
 
 
 if __name__ == "__main__":

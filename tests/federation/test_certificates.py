@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from choral.errors import ParameterError
 from choral.federation import certificates
@@ -80,6 +82,55 @@ def test_an_operators_own_certificate_is_taken_with_its_authority_or_without(tmp
     assert own_tls(*files, "a.example").authority == authority.certificate
     assert own_tls(*files, "x.b.example").authority_key is None
     assert own_tls(*files[:2], None, "a.example").authority is None
+
+
+def test_capitals_in_names_make_no_difference(tmp_path, authority) -> None:
+    server = new_server(authority, ["Aggregator.Example", "aggregator.example", "10.0.0.8"])
+    assert certificates.names_of(server.certificate) == ["aggregator.example", "10.0.0.8"]
+    shouting = certificates.Pem(named(authority, x509.DNSName("AGGREGATOR.Example")), server.key)
+    assert certificates.names_of(shouting.certificate) == ["aggregator.example"]
+    own_tls(*lay(tmp_path, server, authority.certificate), "aggregator.EXAMPLE")
+
+
+def test_a_wildcard_is_for_one_label_and_for_no_address(tmp_path, authority) -> None:
+    files = lay(tmp_path, new_server(authority, ["*.b.example"]), authority.certificate)
+    own_tls(*files, "x.b.example")
+    for host in ("y.x.b.example", "b.example", "10.0.0.8"):
+        with pytest.raises(ParameterError, match="not for"):
+            own_tls(*files, host)
+
+
+def named(authority, *names: x509.GeneralName) -> bytes:
+    """A certificate with these alternative names as they are, or with none."""
+    issuer, key = certificates._load(authority)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a.example")]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.now(UTC) - DAY)
+        .not_valid_after(datetime.now(UTC) + DAY)
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def test_a_certificate_without_alternative_names_is_refused_for_that_reason(authority) -> None:
+    bare = named(authority)
+    assert certificates.names_of(bare) == []
+    with pytest.raises(ParameterError, match="no alternative names") as error:
+        certificates.check_own(bare, authority.key, None, "a.example")
+    assert "a.example" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["agg, 10.0.0.8", " 10.0.0.8", "a b", "", "*", "http://a", "a:8750", "999.1.1.1"]
+)
+def test_what_is_no_name_gets_into_no_certificate(authority, name) -> None:
+    with pytest.raises(ParameterError, match="expected a host name or an IP address"):
+        new_server(authority, [name])
 
 
 @pytest.mark.parametrize("case", ["host", "key", "authority", "expired", "missing", "no pem"])

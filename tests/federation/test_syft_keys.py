@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from choral.cli import cli
 from choral.errors import IdentityError, ParameterError
 from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Federation, Participant
-from choral.federation.task import Task, read_toml
+from choral.federation.files import read_toml
+from choral.federation.task import Task
 from choral.protocol.sealing import AES_GCM, Syft
 from house import make_folder, make_task
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from choral.errors import IdentityError, ParameterError, WireError
 from choral.federation.enrolment import Federation, Participant
-from choral.federation.task import Model, Rule, Task, read_toml
+from choral.federation.files import read_toml
+from choral.federation.task import Model, Rule, Task
 from choral.protocol.wire import pack
 from house import make_folder, make_task
 

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version as installed
 from pathlib import Path
+from urllib.parse import quote
 
 from choral import __version__
-from choral.cli.reachability import Finding, Findings, asked, reach
+from choral.cli.finding import Finding, Findings
+from choral.cli.reachability import asked, reach
 from choral.client.journal import FILE as JOURNAL
 from choral.data import load_shard
 from choral.errors import ChoralError
@@ -132,7 +134,7 @@ def _floors(me: Participant) -> Findings:
 
 
 def _state(me: Participant, state: Path) -> Findings:
-    at = state if state.exists() else state.parent
+    at = next(place for place in (state, *state.absolute().parents) if place.exists())
     if not os.access(at, os.W_OK):
         yield Finding(
             "state",
@@ -157,7 +159,7 @@ def _state(me: Participant, state: Path) -> Findings:
         yield Finding("state", "ok", f"{state} is made at the first start")
         return
     try:
-        db = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=0.2)
+        db = sqlite3.connect(f"file:{quote(os.fsencode(file))}?mode=ro", uri=True, timeout=0.2)
         try:
             good = db.execute("pragma quick_check").fetchone()[0] == "ok"
         finally:

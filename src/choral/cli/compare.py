@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from choral.cli.data import examples_of
-from choral.cli.terminal import console, errors, percent, steps
+from choral.cli.terminal import console, errors, percent, say, steps
 from choral.cli.trainers import parse_options, trainer_for
+from choral.cli.values import COMMA_LIST, Number
 from choral.errors import ParameterError
 from choral.learning import rules
 from choral.simulation import Examples, Population, divide, open_folder
@@ -32,17 +34,21 @@ from choral.simulation.comparison import compare as compare_once
 )
 @click.option("--members", type=click.IntRange(2, 256), help="[default: 5, or as many as npy:DIR has]")
 @click.option(
-    "--split", "--splits", "splits", help="iid, label, dirichlet:A, shards:K; several with commas."
-    "  [default: iid,dirichlet:0.5,label]",
+    "--split", "--splits", "splits", type=COMMA_LIST,
+    help="iid, label, dirichlet:A, shards:K; several with commas.  [default: iid,dirichlet:0.5,label]",
 )  # fmt: skip
-@click.option("--seeds", default="0,1,2", show_default=True, help="Of splits and training, with commas.")
+@click.option(
+    "--seeds",
+    default="0,1,2",
+    show_default=True,
+    type=COMMA_LIST,
+    help="Of splits and training, with commas.",
+)
 @click.option("--rounds", default=30, show_default=True, type=click.IntRange(1))
 @click.option(
     "--count", default=3000, show_default=True, type=click.IntRange(20), help="Of synthetic digits."
 )
-@click.option(
-    "--test", default=0.2, show_default=True, type=click.FloatRange(0.01, 0.9), help="Part to test on."
-)
+@click.option("--test", default=0.2, show_default=True, type=Number(0.01, 0.9), help="Part to test on.")
 @click.option(
     "--model", default="softmax", show_default=True, help="softmax, mlp, or your own as FILE.py:CLASS."
 )
@@ -50,7 +56,14 @@ from choral.simulation.comparison import compare as compare_once
 @click.option("--rule", default="fedavg", show_default=True)
 @click.option("--rule-option", "rule_options", multiple=True, metavar="NAME=VALUE")
 @click.option("--json", "as_json", is_flag=True)
-def compare(source: str, splits: str | None, seeds: str, rounds: int, as_json: bool, **given: Any) -> None:
+def compare(
+    source: str,
+    splits: tuple[str, ...] | None,
+    seeds: tuple[str, ...],
+    rounds: int,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Every member alone, all of them federated, all data in one place: the same model in three ways.
 
     All are measured on the same test examples, and train `rounds` times. The federation's sums come out
@@ -59,17 +72,18 @@ def compare(source: str, splits: str | None, seeds: str, rounds: int, as_json: b
     ready = source.startswith("npy:")
     if ready and splits:
         raise ParameterError("the shards of npy:DIR are split already", hint="leave --split out")
-    names = ["as found"] if ready else (splits or "iid,dirichlet:0.5,label").split(",")
-    numbers = [int(seed) for seed in seeds.split(",") if seed.isdecimal()]
-    if not numbers or len(numbers) != len(seeds.split(",")):
+    names = ["as found"] if ready else list(splits or ("iid", "dirichlet:0.5", "label"))
+    numbers = [int(seed) for seed in seeds if seed.isdecimal() and len(seed) < 19]
+    if not numbers or len(numbers) != len(seeds):
         raise ParameterError(
-            f"found the seeds {seeds!r}, expected whole numbers with commas", hint="--seeds 0,1,2"
+            f"found the seeds {', '.join(seeds)!r:.80}, expected whole numbers with commas",
+            hint="--seeds 0,1,2",
         )
     rule = rules.rule(given["rule"], parse_options(given["rule_options"]))
     found: dict[str, list[Comparison]] = {name: [] for name in names}
     runs = [(name, seed) for name in names for seed in numbers]
     for name, seed in steps(runs, "comparing", len(runs)):
-        errors.print(f"[dim]{name}, seed {seed} …[/]")
+        say("[dim]{}, seed {} …[/]", name, seed, to=errors)
         population, test = _data(source, name, seed, given)
         classes = max(10, int(test.y.max()) + 1)
         _, trainer = trainer_for(given["model"], test.X.shape[1], classes, parse_options(given["options"]))
@@ -86,7 +100,8 @@ def _data(source: str, split: str, seed: int, given: dict[str, Any]) -> tuple[Po
         folder, test = open_folder(Path(source.removeprefix("npy:")))
         if given["members"] not in (None, len(folder.paths)):
             raise ParameterError(
-                f"{source} has {len(folder.paths)} shards, found --members {given['members']}"
+                f"{source} has {len(folder.paths)} shards, found --members {given['members']}",
+                hint="leave --members out",
             )
         return folder, test
     X, y = examples_of(source, given["count"], seed)
@@ -105,7 +120,7 @@ def _print(found: dict[str, list[Comparison]], rounds: int) -> None:
     for name, several in found.items():
         alone = [accuracy for one in several for accuracy in one.alone]
         table.add_row(
-            name,
+            escape(name),
             _spread([statistics.mean(one.alone) for one in several]),
             f"{percent(min(alone))} … {percent(max(alone))}",
             f"[bold]{_spread([one.federated for one in several])}[/]",

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from choral.cli.lists import listed
 from choral.cli.terminal import bar, console, steps, working
+from choral.cli.values import Number
 from choral.data import load_digits, load_shard, save_shard, sheet, synthetic_digits
 from choral.data.mnist import load_both as load_mnist
 from choral.data.partition import split as split_labels
@@ -101,7 +102,7 @@ def _splitting(command: Any) -> Any:
     "--test",
     default=0.2,
     show_default=True,
-    type=click.FloatRange(0, 0.9),
+    type=Number(0, 0.9),
     help="Part kept aside as test_data.npy.",
 )
 @click.option(

@@ -55,7 +55,7 @@ _STUCK_SECONDS = 60.0
     type=click.Choice(["aes-gcm", "syft"]),
     help="How shares travel; syft is PySyft's encryption, around the masked vectors too.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1))
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Keep everything in this new folder."
 )

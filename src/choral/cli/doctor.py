@@ -12,10 +12,10 @@ import click
 from rich.text import Text
 
 from choral.cli.checks import examine
-from choral.cli.reachability import Finding
+from choral.cli.finding import Finding
 from choral.cli.terminal import console
+from choral.cli.values import FOLDER
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
 _SIGNS = {"ok": ("✓ ok  ", "green"), "warn": ("! warn", "yellow"), "fail": ("✗ fail", "bold red")}
 
 

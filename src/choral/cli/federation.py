@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from choral.cli.reading import Log, status_of
-from choral.cli.terminal import console, errors, percent, set_up_logs, show, working
+from choral.cli.terminal import console, errors, percent, say, set_up_logs, show, working
 from choral.cli.trainers import trainer_for
+from choral.cli.values import FILE, FOLDER, HOST, URL, Number
 from choral.client import participate
 from choral.client.syft import carrier as file_carrier
 from choral.errors import ParameterError
@@ -25,8 +26,8 @@ from choral.service import settings as service_settings
 from choral.service.serve import serve as run_aggregator
 from choral.service.syft import serve as serve_by_files
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
+WEEK = 7 * 86400
+SECONDS = Number(0, WEEK, min_open=True)
 VIA = click.option(
     "--via",
     type=click.Choice(["http", "pysyft"]),
@@ -38,18 +39,22 @@ VIA = click.option(
 
 @click.command(epilog="Example:  choral serve fed/aggregator")
 @click.argument("folder", type=FOLDER)
-@click.option("--host", help="Address to listen on.  [default: from the federation's URL]")
+@click.option("--host", type=HOST, help="Address to listen on.  [default: from the federation's URL]")
 @click.option("--port", type=click.IntRange(0, 65535))
 @click.option("--state", type=FOLDER, help="Where the SQLite file lives.  [default: FOLDER/state]")
 @click.option("--cohort", type=click.IntRange(2), help="How many members a cohort aims at.  [default: all]")
-@click.option("--join-seconds", type=float, help="How long a cohort waits for members that are there.")
-@click.option("--phase-seconds", type=float, help="Deadline of each later phase.")
-@click.option("--gone-seconds", type=float, help="Not connected for this long: not waited for.")
+@click.option("--join-seconds", type=SECONDS, help="How long a cohort waits for members that are there.")
+@click.option("--phase-seconds", type=SECONDS, help="Deadline of each later phase.")
+@click.option("--gone-seconds", type=SECONDS, help="Not connected for this long: not waited for.")
 @click.option(
-    "--startup-seconds", type=float, help="After a start, wait this long for members never heard from."
+    "--startup-seconds",
+    type=Number(0, WEEK),
+    help="After a start, wait this long for members never heard from.",
 )
-@click.option("--pace-seconds", type=float, help="At least this long from one model version to the next.")
-@click.option("--wait-seconds", type=float, help="Longest wait of one request.")
+@click.option(
+    "--pace-seconds", type=Number(0, WEEK), help="At least this long from one model version to the next."
+)
+@click.option("--wait-seconds", type=Number(0, 60, min_open=True), help="Longest wait of one request.")
 @click.option(
     "--witness", type=FOLDER, help="Also write every masked vector and sum here (for demonstrations)."
 )
@@ -88,12 +93,12 @@ def serve(folder: Path, witness: Path | None, via: str, **given: Any) -> None:
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="This member's shard.")
 @click.option("--model", help="Your own model as FILE.py:CLASS, when the task's model is custom.")
 @click.option("--state", type=FOLDER, help="Where the journal lives.  [default: FOLDER/state]")
-@click.option("--url", help="Address of the aggregator, if another than in federation.toml.")
+@click.option("--url", type=URL, help="Address of the aggregator, if another than in federation.toml.")
 @click.option("--seed", type=click.IntRange(0), help="Of this member's training.  [default: from the task's]")
 @click.option(
     "--stay", is_flag=True, help="At the end of the training, wait to be stopped instead of ending."
 )
-@click.option("--patience", type=float, help="Give up when the aggregator is away for so many seconds.")
+@click.option("--patience", type=Number(0), help="Give up when the aggregator is away for so many seconds.")
 @click.option(
     "--witness", type=FOLDER, help="Also write every update here, in the clear (for demonstrations)."
 )
@@ -137,15 +142,15 @@ def status(where: str, ca: Path | None, as_json: bool) -> None:
         )
     )
     there = [name for name, member in found["members"].items() if member["connected"]]
-    console.print(f"  connected: {', '.join(there) or 'nobody'} ({len(there)} of {len(found['members'])})")
+    say("  connected: {} ({} of {})", ", ".join(there) or "nobody", len(there), len(found["members"]))
     for cohort in found["cohorts"]:
         got = cohort["in"][cohort["phase"]]
-        console.print(
-            f"  cohort {cohort['round'][:12] or '(open)'} from version {cohort['base']}, phase"
-            f" [bold]{cohort['phase']}[/]: {', '.join(got) or 'nobody'} in ({len(got)} of at least"
-            f" {cohort['needed']}), waiting for {', '.join(cohort['awaited']) or 'nobody'},"
-            f" {cohort['seconds_left']:.0f} s left"
-        )
+        say(
+            "  cohort {} from version {}, phase [bold]{}[/]: {} in ({} of at least {}), waiting for {},"
+            " {:.0f} s left",
+            cohort["round"][:12] or "(open)", cohort["base"], cohort["phase"], ", ".join(got) or "nobody",
+            len(got), cohort["needed"], ", ".join(cohort["awaited"]) or "nobody", cohort["seconds_left"],
+        )  # fmt: skip
 
 
 @click.command(epilog="Example:  choral log fed/aggregator")

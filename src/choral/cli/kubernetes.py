@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from choral.cli.values import COMMA_LIST
 from choral.errors import ParameterError
 from choral.federation import certificates
 from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Participant
@@ -25,21 +26,27 @@ def kubernetes() -> None:
 @kubernetes.command(epilog="Example:  choral kubernetes secrets fed/ | kubectl apply -f -")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--namespace", default="choral", show_default=True)
-@click.option("--only", help="Names of participants, separated by commas.  [default: all]")
-def secrets(folder: Path, namespace: str, only: str | None) -> None:
+@click.option("--only", type=COMMA_LIST, help="Names of participants, separated by commas.  [default: all]")
+def secrets(folder: Path, namespace: str, only: tuple[str, ...] | None) -> None:
     """One Secret for each participant of FOLDER, as YAML; the aggregator's certificate is one of its own.
 
     A pod mounts the Secret of its participant and no other. The authority's key (FOLDER/ca) goes nowhere.
     """
     aggregator = Participant.load(folder / AGGREGATOR)
-    names = only.split(",") if only else [AGGREGATOR, *aggregator.federation.members]
+    names = only or (AGGREGATOR, *aggregator.federation.members)
     made: dict[str, str] = {}
     for name in names:
         if name != AGGREGATOR and name not in aggregator.federation.members:
-            raise ParameterError(f"{name!r:.80} is not enrolled in this federation")
+            raise ParameterError(
+                f"{name!r:.80} is not enrolled in this federation",
+                hint=f"{folder / AGGREGATOR / 'federation.toml'} names who is",
+            )
         secret = f"choral-{_label(name)}"
         if secret in made:
-            raise ParameterError(f"{name} and {made[secret]} would have one and the same Secret, {secret}")
+            raise ParameterError(
+                f"{name} and {made[secret]} would have one and the same Secret, {secret}",
+                hint="--only makes one of them; rename its Secret before the other one's",
+            )
         made[secret] = name
         files = {file: folder / name / file for file in _PARTICIPANT}
         _print(secret, namespace, "Opaque", files)

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from choral.cli.reading import Log
-from choral.cli.terminal import bar, console, percent, working
+from choral.cli.terminal import bar, console, percent, say, working
 from choral.cli.terminal import version as version_by_name
 from choral.cli.trainers import trainer_for
 from choral.data import load_shard
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
+from choral.federation.files import write_whole
 from choral.learning import model_file
 from choral.learning.personal import FILE as PERSONAL
 from choral.learning.personal import Personal
@@ -100,10 +101,12 @@ def export(folder: Path, out: Path, version: int | str | None, state: Path | Non
         record = log.record(version)
         data = log.model(record)
     try:
-        out.write_bytes(data)
+        write_whole(out, data)
     except OSError as error:
-        raise ParameterError(f"{out}: cannot be written ({error.strerror})") from error
-    console.print(f"{out}: version {record.version}, {len(data)} bytes, SHA-256 {record.parameters.hex()}")
+        raise ParameterError(
+            f"{out}: cannot be written ({error.strerror})", hint="another path, for example model.safetensors"
+        ) from error
+    say("{}: version {}, {} bytes, SHA-256 {}", out, record.version, len(data), record.parameters.hex())
 
 
 COMMANDS = (predict, model)

@@ -18,7 +18,7 @@ def ping(folder: str | None, live: bool) -> None:
     FOLDER is CHORAL_FOLDER or /etc/choral by default; CHORAL_STATE names the state folder if it is elsewhere.
     `python -m choral.ping` is the same and starts faster.
     """
-    sys.exit(health.main([*(["--live"] if live else []), *([folder] if folder else [])]))
+    sys.exit(health.look(folder, "/livez" if live else "/readyz"))
 
 
 COMMANDS = (ping,)

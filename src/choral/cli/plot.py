@@ -10,7 +10,7 @@ import click
 
 from choral.cli.reading import Log, fetch
 from choral.cli.report import Findings, report
-from choral.cli.terminal import console, working
+from choral.cli.terminal import say, working
 from choral.errors import ParameterError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.progress import measured, progress_of
@@ -37,7 +37,9 @@ def plot(folder: Path, out: Path, state: Path | None) -> None:
     picture of the main charts, by matplotlib: pip install "choral[pictures]".
     """
     if out.suffix not in (".html", ".png"):
-        raise ParameterError(f"found {out.name}, expected a name that ends in .html or .png")
+        raise ParameterError(
+            f"found {out.name!r:.80}, expected a name that ends in .html or .png", hint="-o report.html"
+        )
     with working("reading and verifying the log"):
         found = findings(Participant.load(folder), state)
     part = out.with_name(f".{out.name}.part")  # whole or not at all, also after Ctrl-C
@@ -51,11 +53,13 @@ def plot(folder: Path, out: Path, state: Path | None) -> None:
                 part.write_text(report(found), encoding="utf-8")
         part.replace(out)
     except OSError as error:
-        raise ParameterError(f"{out}: cannot be written ({error.strerror})") from error
+        raise ParameterError(
+            f"{out}: cannot be written ({error.strerror})", hint="is its folder there, and is there room?"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     count = len(found.state["grid"])
-    console.print(f"{out}: {count} rounds to version {found.state['version']}, {out.stat().st_size} bytes")
+    say("{}: {} rounds to version {}, {} bytes", out, count, found.state["version"], out.stat().st_size)
 
 
 def findings(me: Participant, state: Path | None) -> Findings:

@@ -11,40 +11,45 @@ import click
 import numpy as np
 
 from choral.cli.floors import MINIMUM, TOLERATED
-from choral.cli.terminal import console, steps
+from choral.cli.terminal import say, steps
 from choral.cli.tls import tls_of
 from choral.cli.trainers import parse_options, trainer_for
+from choral.cli.values import COMMA_LIST, FILE, FOLDER, URL, Number
 from choral.data import load_shard
 from choral.errors import ParameterError
 from choral.federation import certificates
 from choral.federation.certificates import Tls
 from choral.federation.enrolment import Federation
+from choral.federation.files import checked
 from choral.federation.provision import AUTHORITY, provision
-from choral.federation.task import Model, Rule, Task, checked
-from choral.learning import model_file
+from choral.federation.task import Task
+from choral.learning import model_file, rules
 from choral.learning.update import schema_of
 from choral.primitives import entropy
 from choral.primitives.fixed_point import LARGEST_COHORT
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
+LARGEST = 2**31 - 1  # features: more are a mistake
 MOST_ENVELOPES = 50  # members: bench/sealing.py
 
 
 @click.command(epilog="Example:  choral init fed/ --members 3 --shards shards/ --option epochs=5 --rounds 30")
 @click.argument("folder", type=FOLDER)
 @click.option("--members", type=click.IntRange(2, 10000), help="How many members, named member-1, member-2 …")
-@click.option("--names", help="Names of the members instead, separated by commas.")
+@click.option("--names", type=COMMA_LIST, help="Names of the members instead, separated by commas.")
 @click.option(
     "--shards",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of client_*_data.npy: features, classes and weight cap are read off them.",
 )
-@click.option("--features", type=click.IntRange(1), help="Inputs an example, when there are no shards here.")
+@click.option(
+    "--features", type=click.IntRange(1, LARGEST), help="Inputs an example, when there are no shards here."
+)
 @click.option(
     "--classes", type=click.IntRange(2, 256), help="Number of classes.  [default: of the shards, or 10]"
 )
-@click.option("--weight-cap", type=click.IntRange(1), help="Most training examples that count for a member.")
+@click.option(
+    "--weight-cap", type=click.IntRange(1, 2**32), help="Most training examples that count for a member."
+)
 @click.option(
     "--model", default="softmax", show_default=True, help="softmax, mlp, or your own as FILE.py:CLASS."
 )
@@ -56,35 +61,53 @@ MOST_ENVELOPES = 50  # members: bench/sealing.py
     "--rule-option", "rule_options", multiple=True, metavar="NAME=VALUE", help="Of the rule, e.g. rate=1.0."
 )
 @click.option(
-    "--rounds", default=20, show_default=True, type=click.IntRange(1), help="Model versions to train."
+    "--rounds", default=20, show_default=True, type=click.IntRange(1, 10**6), help="Model versions to train."
 )
 @click.option(
-    "--url", default="http://127.0.0.1:8750", show_default=True, help="Where members find the aggregator."
+    "--url",
+    default="http://127.0.0.1:8750",
+    show_default=True,
+    type=URL,
+    help="Where members find the aggregator.",
 )
 @MINIMUM
 @TOLERATED
 @click.option("--largest-cohort", type=click.IntRange(2, LARGEST_COHORT), help="[default: all members]")
-@click.option("--clip", default=8.0, show_default=True, help="Range of an update's coordinates.")
 @click.option(
-    "--holdout", default=0.2, show_default=True, help="Part of each shard that only measures the model."
+    "--clip",
+    default=8.0,
+    show_default=True,
+    type=Number(0, min_open=True),
+    help="Range of an update's coordinates.",
+)
+@click.option(
+    "--holdout",
+    default=0.2,
+    show_default=True,
+    type=Number(0, 1, max_open=True),
+    help="Part of each shard that only measures the model.",
 )
 @click.option(
     "--stop-after",
     "patience",
     default=0,
     show_default=True,
-    type=click.IntRange(0),
+    type=click.IntRange(0, 10**6),
     help="End early when the same members found so many versions in a row no better.  0: never.",
 )
 @click.option(
     "--max-staleness",
     default=0,
     show_default=True,
-    type=click.IntRange(0),
+    type=click.IntRange(0, 100),
     help="How many versions older a member's base may be than the newest: docs/threats.md.",
 )
 @click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first model and of training."
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**63 - 1),
+    help="Of the first model and of training.",
 )
 @click.option("--name", default="federation", show_default=True, help="Of the federation.")
 @click.option(
@@ -97,59 +120,63 @@ MOST_ENVELOPES = 50  # members: bench/sealing.py
 @click.option(
     "--tls", is_flag=True, help="Make a certificate authority and a certificate; the URL is then https."
 )
-@click.option("--tls-name", help="Further names and addresses for the certificate, separated by commas.")
+@click.option(
+    "--tls-name",
+    type=COMMA_LIST,
+    help="Further names and addresses for the certificate, separated by commas.",
+)
 @click.option("--tls-cert", type=FILE, help="Your own certificate (PEM, with its chain) instead.")
 @click.option("--tls-key", type=FILE, help="Its key (PEM).")
 @click.option("--tls-ca", type=FILE, help="Its authority, if not one that every machine trusts.")
-def init(folder: Path, members: int | None, names: str | None, **given: Any) -> None:
+def init(folder: Path, members: int | None, names: tuple[str, ...] | None, **given: Any) -> None:
     """Make keys and one folder for each participant.
 
     FOLDER/aggregator goes to whoever runs the aggregator, FOLDER/NAME to that member and to nobody
     else: each holds one private key, and no private key is in two places.
     """
-    who = names.split(",") if names else [f"member-{i}" for i in range(1, (members or 0) + 1)]
-    if not who:
-        raise ParameterError("how many members?", hint="--members 3, or --names anna,ben,chris")
+    who = names or [f"member-{i}" for i in range(1, (members or 0) + 1)]
+    if len(who) < 2:
+        raise ParameterError(
+            f"found {len(who)} members, expected at least 2", hint="--members 3, or --names anna,ben,chris"
+        )
     tls = tls_of(given)
     federation, task = make_federation(folder, who, **_values(given), tls=tls)
     minimum, tolerated = federation.minimum, federation.tolerated
     largest = min(task.largest_cohort, len(who))
     frame = task.parameters(minimum, None if tolerated == "quarter" else tolerated)
-    console.print(f"[bold]{folder}[/]: the aggregator and {len(who)} members, {task.dimension} parameters")
-    console.print(
-        f"  a full cohort of {largest}: {frame.quorum(largest)} must stay to the end,"
-        f" up to {frame.colluders(largest)} may collude with the aggregator"
-    )
+    say("[bold]{}[/]: the aggregator and {} members, {} parameters", folder, len(who), task.dimension)
+    say(
+        "  a full cohort of {}: {} must stay to the end, up to {} may collude with the aggregator",
+        largest, frame.quorum(largest), frame.colluders(largest),
+    )  # fmt: skip
     bound = task.plan.error_bound(largest, largest * task.weight_cap)
-    console.print(
-        f"  {task.plan.bits}-bit integers, clipped at ±{task.clip:g}; error of a mean at most {bound:.1e} a"
-        " coordinate when all have the capped weight"
-    )
+    say(
+        "  {}-bit integers, clipped at ±{:g}; error of a mean at most {:.1e} a coordinate when all have the"
+        " capped weight", task.plan.bits, task.clip, bound,
+    )  # fmt: skip
     if bound > 1e-4:
-        console.print("  [yellow]warning:[/] that is coarse; a smaller --clip or cohort makes it finer")
+        say("  [yellow]warning:[/] that is coarse; a smaller --clip or cohort makes it finer")
     if federation.warning:
-        console.print(f"  [yellow]warning:[/] {federation.warning}")
+        say("  [yellow]warning:[/] {}", federation.warning)
     if task.sealing == "syft":
-        console.print("  sealed by Syft Crypto: the Syft bundles of all are pinned in federation.toml")
+        say("  sealed by Syft Crypto: the Syft bundles of all are pinned in federation.toml")
         if largest > MOST_ENVELOPES:
-            megabytes = largest * (largest - 1) * 4371 / 1e6
-            console.print(
-                f"  [yellow]warning:[/] {largest} members exchange {megabytes:.0f} MB of envelopes a round;"
-                f" syft is sensible for up to about {MOST_ENVELOPES}"
-            )
+            say(
+                "  [yellow]warning:[/] {} members exchange {:.0f} MB of envelopes a round;"
+                " syft is sensible for up to about {}",
+                largest, largest * (largest - 1) * 4371 / 1e6, MOST_ENVELOPES,
+            )  # fmt: skip
     if tls:
-        console.print(
-            f"  TLS for {', '.join(certificates.names_of(tls.server.certificate))}"
-            f" until {certificates.expires(tls.server.certificate):%Y-%m-%d}"
-        )
+        names_there = ", ".join(certificates.names_of(tls.server.certificate))
+        say("  TLS for {} until {:%Y-%m-%d}", names_there, certificates.expires(tls.server.certificate))
     if tls and tls.authority_key:
-        console.print(f"  move {folder / AUTHORITY} offline: its key can pass for the aggregator")
-    console.print(f"  next: choral serve {folder / 'aggregator'}")
+        say("  move {} offline: its key can pass for the aggregator", folder / AUTHORITY)
+    say("  next: choral serve {}", folder / "aggregator")
 
 
 def _values(given: dict[str, Any]) -> dict[str, Any]:
     """The options of `init` as `make_federation` takes them."""
-    folder, tolerated = given.pop("shards"), given.pop("tolerated")
+    folder = given.pop("shards")
     shards = sorted(folder.glob("client_*_data.npy")) if folder else []
     if folder and not shards:
         raise ParameterError(f"{folder} holds no client_*_data.npy", hint="`choral data split` makes them")
@@ -158,7 +185,6 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         "shards": shards,
         "options": parse_options(given["options"]),
         "rule_options": parse_options(given["rule_options"]),
-        "tolerated": int(tolerated) if tolerated.isdecimal() else tolerated,
     }
 
 
@@ -198,21 +224,22 @@ def make_federation(
             "features and weight cap of the task are not known",
             hint="give --shards FOLDER, or --features and --weight-cap (examples in the largest shard)",
         )
+    rules.rule(rule, rule_options or {})  # the aggregator would refuse it at its start
     name, trainer = trainer_for(model, features, classes or 10, dict(options or {}))
     parameters = trainer.initial(np.random.default_rng(seed))
     initial = model_file.encode(parameters)
     task = checked(
         Task,
         {
-            "model": Model(
-                name=name,
-                features=features,
-                classes=classes or 10,
-                arrays=dict(schema_of(parameters)),
-                initial=model_file.digest(initial).hex(),
-                options={} if name == "custom" else dict(options or {}),
-            ),
-            "rule": Rule(name=rule, options=dict(rule_options or {})),
+            "model": {
+                "name": name,
+                "features": features,
+                "classes": classes or 10,
+                "arrays": dict(schema_of(parameters)),
+                "initial": model_file.digest(initial).hex(),
+                "options": {} if name == "custom" else dict(options or {}),
+            },
+            "rule": {"name": rule, "options": dict(rule_options or {})},
             "largest_cohort": largest_cohort or min(len(who), LARGEST_COHORT),
             "weight_cap": weight_cap,
             "holdout": holdout,

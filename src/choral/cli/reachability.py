@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
-from urllib.parse import urlsplit
 
 import httpx
 
 from choral import __version__
+from choral.cli.finding import Finding, Findings
+from choral.cli.proxies import on_the_way
 from choral.client.model_log import largest_answer
 from choral.client.transport import Transport
-from choral.errors import AggregatorUnavailable, ChoralError
+from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
 from choral.federation import certificates
+from choral.federation.address import Address, address, why
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.records import Record, Records, verify
 from choral.federation.task import Task
@@ -35,30 +35,28 @@ _TELL = "tell whoever runs the aggregator"
 CERTIFICATE_WARN = 14  # days
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, how it is, what was found, what to do."""
-
-    what: str
-    how: Literal["ok", "warn", "fail"]
-    found: str
-    do: str | None = None
-
-
-Findings = Iterator[Finding]
-
-
 def reach(me: Participant, url: str) -> Findings:
-    address = urlsplit(url)
+    """The way there: address, proxy, certificate, an answer, the clocks, readiness."""
+    try:
+        at = address(url)
+    except ParameterError as error:
+        yield Finding("address", "fail", error.reason, error.hint)
+        return
+    url, blocked = at.url, False
+    for finding in on_the_way(at, os.environ):
+        yield finding
+        blocked = blocked or finding.how == "fail"
+    if blocked:
+        return
     verified: ssl.SSLContext | bool = True
-    if address.scheme == "https":
+    if at.scheme == "https":
         try:
             verified = certificates.trust(me.authority) if me.authority else True
         except ChoralError as error:
             yield Finding("certificate", "fail", error.reason, error.hint or _TELL)
             return
-        yield from _certificate(address.hostname or "", address.port or 443, me)
-    elif me.name != AGGREGATOR and address.hostname not in ("localhost", "127.0.0.1", "::1"):
+        yield from _certificate(at, me)
+    elif me.name != AGGREGATOR and not at.loopback:
         yield Finding(
             "certificate",
             "warn",
@@ -67,8 +65,8 @@ def reach(me: Participant, url: str) -> Findings:
         )
     asked = time.time()
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/livez", timeout=10, verify=verified)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        answer = httpx.get(f"{url}/livez", timeout=10, verify=verified, trust_env=not at.loopback)
+    except httpx.HTTPError as error:
         wrong = certificates.explain(error, url, own_authority=me.authority is not None)
         if wrong:
             yield Finding("reachability", "fail", wrong.reason, wrong.hint or _TELL)
@@ -76,7 +74,7 @@ def reach(me: Participant, url: str) -> Findings:
             yield Finding(
                 "reachability",
                 "fail",
-                f"{url}: {error or type(error).__name__}",
+                f"{url}: {why(error)}",
                 "is the aggregator running, is this its address, does a firewall let it through?",
             )
         return
@@ -95,18 +93,18 @@ def reach(me: Participant, url: str) -> Findings:
         return
     yield Finding("reachability", "ok", f"{url} answers in {1000 * took:.0f} ms")
     yield from _clock(answer.headers.get("date"), asked + took / 2)
+    yield from _readiness(at, verified)
+
+
+def _readiness(at: Address, verified: ssl.SSLContext | bool) -> Findings:
     try:
-        ready = httpx.get(f"{url.rstrip('/')}/readyz", timeout=10, verify=verified)
+        ready = httpx.get(f"{at.url}/readyz", timeout=10, verify=verified, trust_env=not at.loopback)
         wrong_there = "" if ready.status_code == 200 else ready.text[:200].strip()
     except httpx.HTTPError as error:
-        wrong_there = str(error)
+        wrong_there = why(error)
     if wrong_there:
-        yield Finding(
-            "readiness",
-            "warn",
-            f"the aggregator is not ready: {wrong_there}",
-            "whoever runs it should look at it",
-        )
+        say = f"the aggregator is not ready: {wrong_there}"
+        yield Finding("readiness", "warn", say, "whoever runs it should look at it")
 
 
 def _clock(date: str | None, here: float) -> Findings:
@@ -132,7 +130,8 @@ def _clock(date: str | None, here: float) -> Findings:
         yield Finding("clock", "ok", say)
 
 
-def _certificate(host: str, port: int, me: Participant) -> Findings:
+def _certificate(at: Address, me: Participant) -> Findings:
+    host, port = at.host, at.port or 443
     context = certificates.trust(me.authority) if me.authority else ssl.create_default_context()
     try:
         with (
@@ -141,7 +140,7 @@ def _certificate(host: str, port: int, me: Participant) -> Findings:
         ):
             told = line.getpeercert() or {}
     except ssl.SSLError as error:
-        wrong = certificates.explain(error, f"https://{host}:{port}", own_authority=me.authority is not None)
+        wrong = certificates.explain(error, at.url, own_authority=me.authority is not None)
         yield Finding(
             "certificate",
             "fail",

@@ -15,6 +15,7 @@ from choral.client.model_log import largest_answer
 from choral.client.transport import Transport
 from choral.errors import ParameterError, RecordError
 from choral.federation import certificates
+from choral.federation.address import address, why
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.progress import progress_of
 from choral.federation.records import Record, Records, verify
@@ -124,16 +125,17 @@ def told_by(where: str, path: str, authority: Path | None = None) -> dict[str, A
         (data,) = fetch(Participant.load(Path(where)), path)
         found = json.loads(data)
         return found
+    at = address(where)
     try:
         verify = certificates.trust(authority) if authority else True
-        answer = httpx.get(f"{where.rstrip('/')}{path}", timeout=5, verify=verify)
+        answer = httpx.get(f"{at.url}{path}", timeout=5, verify=verify, trust_env=not at.loopback)
         answer.raise_for_status()
         found = answer.json()
     except (httpx.HTTPError, ValueError) as error:
         if wrong := certificates.explain(error, where, own_authority=authority is not None):
             raise wrong from error
         raise ParameterError(
-            f"{where} did not say how it is ({error})",
+            f"{where} did not say how it is ({why(error)})",
             hint="from another machine, give a participant's folder instead: its key signs the request",
         ) from error
     return found

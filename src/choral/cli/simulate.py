@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -16,6 +17,7 @@ from choral.cli.floors import MINIMUM, TOLERATED
 from choral.cli.speed import race
 from choral.cli.terminal import console, errors, percent, size
 from choral.cli.trainers import parse_options, trainer_for
+from choral.cli.values import Number
 from choral.errors import ParameterError
 from choral.simulation import Examples, Population, Report, Simulation, Summary, divide, open_folder
 
@@ -35,7 +37,7 @@ FEW = 10  # examples a member: below it, a person should know
     "--drop",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Probability that a member of a cohort vanishes somewhere in the round.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything.")
@@ -109,7 +111,7 @@ def simulate(rounds: int, as_json: bool, **given: Any) -> None:
         drop=given["drop"],
         seed=given["seed"],
         minimum=given["minimum"],
-        tolerated=_tolerated(given["tolerated"]),
+        tolerated=None if given["tolerated"] == "quarter" else given["tolerated"],
     )
     _introduce(out, simulation, population, test, given)
     reports: list[Report] = []
@@ -145,7 +147,10 @@ def _data(given: dict[str, Any]) -> tuple[Population, Examples]:
             raise ParameterError("the shards of npy:DIR are split already", hint="leave --split out")
         folder, test = open_folder(Path(source.removeprefix("npy:")))
         if members not in (None, len(folder.paths)):
-            raise ParameterError(f"{source} has {len(folder.paths)} shards, found --members {members}")
+            raise ParameterError(
+                f"{source} has {len(folder.paths)} shards, found --members {members}",
+                hint="leave --members out",
+            )
         return folder, test
     members = members or 100
     X, y = examples_of(source, members * given["examples"] + TEST_EXAMPLES, given["seed"])
@@ -159,18 +164,12 @@ def _data(given: dict[str, Any]) -> tuple[Population, Examples]:
     )
 
 
-def _tolerated(text: str) -> int | None:
-    if text != "quarter" and not text.isdecimal():
-        raise ParameterError(f"found --tolerated {text}, expected a number of members or quarter")
-    return None if text == "quarter" else int(text)
-
-
 def _introduce(
     out: Console, simulation: Simulation, population: Population, test: Examples, given: dict[str, Any]
 ) -> None:
     frame, sizes, cohort = simulation.parameters, population.sizes, simulation.cohort
     out.print(
-        f"[bold]{len(sizes)} members[/] with {_span(sizes)} examples each ({given['source']}),"
+        f"[bold]{len(sizes)} members[/] with {_span(sizes)} examples each ({escape(given['source'])}),"
         f" {frame.dimension} parameters, {len(test.y)} examples to test on"
     )
     if sum(sizes) < FEW * len(sizes):

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from choral.cli.terminal import console, errors, percent
+from choral.cli.terminal import console, errors, percent, say
 from choral.errors import ParameterError
 from choral.learning.trainer import Trainer
 from choral.simulation import Examples, Population
@@ -76,7 +76,7 @@ def race(
         return
     _print(found, target, until)
     if plot is not None:
-        console.print(f"{plot}: written")
+        say("{}: written", plot)
 
 
 def _target(points: list[Point]) -> float:
@@ -129,4 +129,7 @@ def _draw(found: dict[str, list[Point]], out: Path, title: str) -> None:
     try:
         sheet.savefig(out, dpi=150)
     except (OSError, ValueError) as error:
-        raise ParameterError(f"{out}: cannot be written ({error})", hint="--plot curves.png") from error
+        raise ParameterError(
+            f"{out}: cannot be written ({getattr(error, 'strerror', None) or error})",
+            hint="--plot curves.png",
+        ) from error

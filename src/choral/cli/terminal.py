@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 import structlog
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -23,25 +24,49 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 
 from choral.errors import ChoralError
 
 T = TypeVar("T")
 _SLOW = 1.0  # seconds after which a person wants to see that something happens
 
+
+class Harmless(Console):
+    """A console that shows text and nothing else: what others wrote cannot move the cursor or set a title."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.replace("\n", "").isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(harmless, segment.text.split("\n"))), segment.style)
+
+
+def harmless(text: str) -> str:
+    """`text` with a question mark for whatever a terminal would obey or cannot show."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 # in a pipe or a file there is no edge to wrap at
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
+console = Harmless(highlight=False, width=None if sys.stdout.isatty() else 200)
+errors = Harmless(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200)
+
+
+def say(template: str, *values: Any, to: Console | None = None) -> None:
+    """Print a line of markup in which `{}` stands for a value: a path or a name in it is text, not markup."""
+    texts = (escape(str(value)) if isinstance(value, str | os.PathLike) else value for value in values)
+    (to or console).print(template.format(*texts), soft_wrap=True)
 
 
 def complain(error: ChoralError) -> None:
     """An error as a sentence, the culprits, a hint."""
-    click.secho(f"error: {error.reason}", fg="red", err=True)
+    click.secho(f"error: {harmless(error.reason)}", fg="red", err=True)
     for name in ("culprits", "missing"):
         if names := getattr(error, name, ()):
-            click.echo(f"  {name}: {', '.join(names)}", err=True)
+            click.echo(f"  {name}: {harmless(', '.join(names))}", err=True)
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        click.echo(f"  hint: {harmless(error.hint)}", err=True)
 
 
 def leave(error: ChoralError) -> NoReturn:
@@ -57,7 +82,7 @@ def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
     """What members say goes into the log: it must not move a terminal's cursor."""
     for name, value in event.items():
         if isinstance(value, str) and name != "exception":
-            event[name] = "".join(letter if letter.isprintable() else "?" for letter in value)
+            event[name] = harmless(value)
     return event
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
-from choral.cli.terminal import console
+from choral.cli.terminal import say
+from choral.cli.values import COMMA_LIST, FOLDER
 from choral.errors import ParameterError
 from choral.federation import certificates
+from choral.federation.address import address
 from choral.federation.certificates import Tls
 from choral.federation.enrolment import AGGREGATOR
 from choral.federation.provision import AUTHORITY
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def tls_of(given: dict[str, Any]) -> Tls | None:
@@ -28,7 +27,7 @@ def tls_of(given: dict[str, Any]) -> Tls | None:
     own = {name: given.pop(f"tls_{name}") for name in ("cert", "key", "ca")}
     if not (wanted or more or any(own.values())):
         if given["url"].startswith("https:"):
-            console.print(
+            say(
                 "  [yellow]note:[/] the address is https and no certificate is made here (--tls makes one):"
                 " members will trust the authorities of their machines"
             )
@@ -36,8 +35,8 @@ def tls_of(given: dict[str, Any]) -> Tls | None:
     source = click.get_current_context().get_parameter_source("url")
     if source is click.core.ParameterSource.DEFAULT:
         given["url"] = given["url"].replace("http:", "https:", 1)
-    url = urlsplit(given["url"])
-    if url.scheme != "https" or not url.hostname:
+    url = address(given["url"])
+    if url.scheme != "https":
         raise ParameterError(
             f"found --url {given['url']} with TLS, expected an https address",
             hint="--url https://aggregator.example:8750",
@@ -48,9 +47,8 @@ def tls_of(given: dict[str, Any]) -> Tls | None:
                 "a certificate of your own needs --tls-cert and --tls-key, and takes no --tls-name",
                 hint="--tls-ca as well, unless every machine trusts its authority",
             )
-        return certificates.own_tls(own["cert"], own["key"], own["ca"], url.hostname)
-    names = [url.hostname, *(name for name in (more or "").split(",") if name)]
-    return certificates.private_tls(given["name"], list(dict.fromkeys(names)))
+        return certificates.own_tls(own["cert"], own["key"], own["ca"], url.host)
+    return certificates.private_tls(given["name"], [url.host, *(more or ())])
 
 
 @click.group()
@@ -62,7 +60,11 @@ def tls() -> None:
 @click.argument("folder", type=FOLDER)
 @click.option("--ca", type=FOLDER, help="Where the authority's folder is.  [default: FOLDER/ca]")
 @click.option("--into", type=FOLDER, help="The aggregator's folder.  [default: FOLDER/aggregator]")
-@click.option("--tls-name", help="Other names and addresses, separated by commas.  [default: as before]")
+@click.option(
+    "--tls-name",
+    type=COMMA_LIST,
+    help="Other names and addresses, separated by commas.  [default: as before]",
+)
 @click.option(
     "--days",
     default=certificates.SERVER_DAYS,
@@ -70,16 +72,17 @@ def tls() -> None:
     type=click.IntRange(1, 3650),
     help="Validity.",
 )
-def renew(folder: Path, ca: Path | None, into: Path | None, tls_name: str | None, days: int) -> None:
+def renew(
+    folder: Path, ca: Path | None, into: Path | None, tls_name: tuple[str, ...] | None, days: int
+) -> None:
     """A new server certificate from the authority that `choral init --tls` made in FOLDER.
 
     A running aggregator takes it up within seconds; members notice nothing.
     """
     authority = certificates.load_authority(ca or folder / AUTHORITY)
     target = into or folder / AGGREGATOR
-    if tls_name:
-        names = tls_name.split(",")
-    else:
+    names = list(tls_name or ())
+    if not names:
         try:
             names = certificates.names_of((target / certificates.CERTIFICATE).read_bytes())
         except OSError as error:
@@ -89,10 +92,9 @@ def renew(folder: Path, ca: Path | None, into: Path | None, tls_name: str | None
             ) from error
     fresh = certificates.new_server(authority, names, days=days)
     fresh.save(target, certificates.CERTIFICATE, certificates.KEY)
-    console.print(
-        f"{target / certificates.CERTIFICATE}: for {', '.join(names)},"
-        f" until {certificates.expires(fresh.certificate):%Y-%m-%d}"
-    )
+    there = ", ".join(certificates.names_of(fresh.certificate))
+    until = certificates.expires(fresh.certificate)
+    say("{}: for {}, until {:%Y-%m-%d}", target / certificates.CERTIFICATE, there, until)
 
 
 COMMANDS = (tls,)

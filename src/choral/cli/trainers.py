@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+import traceback
 from pathlib import Path
 from typing import Any
 
-from choral.errors import ParameterError
+from choral.errors import ChoralError, ParameterError
 from choral.learning.softmax import built_in
 from choral.learning.trainer import Trainer
 
@@ -26,11 +28,22 @@ def trainer_for(model: str, features: int, classes: int, options: dict[str, Any]
 def _from_file(path: Path, name: str) -> Trainer:
     spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
     if spec is None or spec.loader is None:
-        raise ParameterError(f"{path}: no such Python file", hint="--model FILE.py:CLASS")
+        raise ParameterError(
+            f"{path}: no such Python file",
+            hint="--model FILE.py:CLASS, FILE.py:NAME of an object, softmax or mlp",
+        )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, name, None)
-    trainer: Any = found() if isinstance(found, type) else found
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, name, None)
+        trainer: Any = found() if isinstance(found, type) else found
+    except ChoralError:
+        raise
+    except Exception as error:
+        raise ParameterError(
+            f"{_line(path, error)} raised {type(error).__name__}: {getattr(error, 'msg', None) or error}",
+            hint=f"python {path} shows the same with everything around it",
+        ) from error
     lacking = [
         what for what in ("initial", "train", "evaluate") if not callable(getattr(trainer, what, None))
     ]
@@ -40,6 +53,15 @@ def _from_file(path: Path, name: str) -> Trainer:
             hint="a trainer has initial(rng), train(parameters, X, y, rng) and evaluate(parameters, X, y)",
         )
     return trainer  # type: ignore[no-any-return]
+
+
+def _line(path: Path, error: Exception) -> str:
+    """The place in the person's own file that an error comes from."""
+    own = path.resolve()
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == own]
+    line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+    return f"{path}, line {line}," if line else f"{path}"
 
 
 def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -62,7 +84,12 @@ def _value(text: str) -> Any:
         return text == "true"
     for kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
             continue
+        if not math.isfinite(value):
+            raise ParameterError(
+                f"found the value {text}, expected a finite number", hint="for example epochs=5"
+            )
+        return value
     return text

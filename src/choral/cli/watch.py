@@ -17,6 +17,7 @@ from rich.text import Text
 
 from choral.cli.reading import snapshot_of
 from choral.cli.terminal import console, percent, size
+from choral.cli.values import Number
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -39,7 +40,7 @@ _ROWS = 24  # members by name
 @click.command(epilog="Example:  choral watch fed/aggregator     choral watch http://127.0.0.1:8750")
 @click.argument("where", metavar="URL|FOLDER")
 @click.option("--ca", type=FILE, help="The authority to trust for an https URL.")
-@click.option("--every", default=1.0, show_default=True, type=click.FloatRange(0.2, 60), help="Seconds.")
+@click.option("--every", default=1.0, show_default=True, type=Number(0.2, 60), help="Seconds.")
 @click.option("--once", is_flag=True, help="One picture, and that was it. So too when this is no terminal.")
 @click.option("--json", "as_json", is_flag=True, help="The picture as one JSON object, once.")
 def watch(where: str, ca: Path | None, every: float, once: bool, as_json: bool) -> None:

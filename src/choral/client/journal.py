@@ -78,7 +78,10 @@ class Journal:
                 f"{path}: {error}", hint="the state folder must be writable by this user, the journal whole"
             ) from error
         except OSError as error:
-            raise ParameterError(f"{folder}: cannot be used as state folder ({error.strerror})") from error
+            raise ParameterError(
+                f"{folder}: cannot be used as state folder ({error.strerror})",
+                hint="it must be a folder that this user may write in",
+            ) from error
 
     def close(self) -> None:
         with self._lock:

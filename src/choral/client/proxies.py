@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-
-def loopback(host: str) -> bool:
-    """Whether a host is this machine.
-
-    >>> [loopback(host) for host in ("localhost", "127.0.0.2", "::1", "agg.example", "1.2.3.4")]
-    [True, True, True, False, False]
-    """
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
+from choral.federation.address import address
 
 
 def variable(url: str) -> str | None:
     """The environment variable whose proxy requests to `url` go through, with its value; None without one."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if loopback(host):
+    at = address(url)
+    if at.loopback:
         return None
     proxies = getproxies()
-    scheme = next((scheme for scheme in (parts.scheme, "all") if proxies.get(scheme)), None)
-    if scheme is None or proxy_bypass(host):
+    scheme = next((scheme for scheme in (at.scheme, "all") if proxies.get(scheme)), None)
+    if scheme is None or proxy_bypass(at.host):
         return None
     names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
     name = next((name for name in names if os.environ.get(name)), f"the system's {scheme} proxy")

@@ -21,6 +21,7 @@ from choral.client.refusals import TooLarge, Unexplained, refusal
 from choral.client.report import Report, harmless, printable
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError, TlsError, WireError
 from choral.federation import certificates
+from choral.federation.address import address, why
 from choral.primitives.identity import Identity
 from choral.protocol.access import Access, header
 
@@ -83,7 +84,7 @@ class Transport:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
-        self.url = _address(url)
+        self.url = address(url).url
         self._identity = identity
         self._access = access
         self._patience = patience
@@ -209,17 +210,14 @@ class Transport:
             if not self._met:
                 raise wrong from error
             return wrong
-        reason = printable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        reason = printable(why(error))
         if not self._met and (proxy := proxies.variable(self.url)):
             return AggregatorUnavailable(
                 f"{reason}, through the proxy of {proxy}",
-                hint=f"if the aggregator is reached without a proxy, name it in NO_PROXY: {self._host}",
+                hint="if the aggregator is reached without a proxy, name it in NO_PROXY:"
+                f" {address(self.url).host}",
             )
         return AggregatorUnavailable(reason)
-
-    @property
-    def _host(self) -> str:
-        return urlsplit(self.url).hostname or ""
 
     async def _wrong_tls(self, error: httpx.TransportError) -> TlsError | None:
         """What a failed request means, if the reason is TLS."""
@@ -295,7 +293,7 @@ def _client(
     Raises:
         ParameterError: a proxy in the environment that cannot be used.
     """
-    near = proxies.loopback(urlsplit(url).hostname or "")
+    near = address(url).loopback
     if verify is True:  # with what the environment says of certificates, also where it has no say in proxies
         verify = httpx.create_ssl_context()
     try:
@@ -309,20 +307,3 @@ def _client(
             f"the environment names a proxy that cannot be used ({proxies.any_variable()}): {error}",
             hint="expected http://HOST:PORT; unset it, or name the aggregator's host in NO_PROXY",
         ) from error
-
-
-def _address(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        usable = (usable and ":" not in (parts.hostname or "")) or "[" in parts.netloc
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL):
-        usable = False
-    if not usable:
-        raise ParameterError(
-            f"found {url!r:.100} as the address of the aggregator, expected http://… or https://…",
-            hint="it stands in federation.toml, and --url overrides it; an IPv6 address goes in brackets:"
-            " http://[::1]:8750",
-        )
-    return url.rstrip("/")

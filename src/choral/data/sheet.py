@@ -73,4 +73,6 @@ def save(shard: Shard, out: Path, *, shape: tuple[int, int] | None = None, colum
     try:
         sheet.savefig(out, dpi=150)
     except (OSError, ValueError) as error:
-        raise ParameterError(f"{out}: cannot be written ({error})", hint="-o sheet.png") from error
+        raise ParameterError(
+            f"{out}: cannot be written ({getattr(error, 'strerror', None) or error})", hint="-o sheet.png"
+        ) from error

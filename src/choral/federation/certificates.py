@@ -7,7 +7,6 @@ network. Members trust the one authority in their own folder (`ca.pem`) and none
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -28,10 +27,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from choral.errors import ParameterError, TlsError
+from choral.federation.address import is_host_name
+from choral.federation.files import write_whole
 
 CA, CA_KEY = "ca.pem", "ca.key"
 CERTIFICATE, KEY = "server.pem", "server.key"
 CA_DAYS, SERVER_DAYS = 3650, 365
+_OTHER = "take another certificate, or let `choral init --tls` make one"
 WARN_DAYS = 30  # an expiry nearer than this is worth a warning
 _BACKDATED = timedelta(hours=1)  # for clocks that are a little behind
 
@@ -45,12 +47,8 @@ class Pem:
 
     def save(self, folder: Path, certificate: str, key: str) -> None:
         """Write both; each file is replaced whole, the key is readable by its owner only."""
-        for name, data, mode in ((key, self.key, 0o600), (certificate, self.certificate, 0o644)):
-            fresh = folder / f".{name}.new"
-            fresh.unlink(missing_ok=True)
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(data)
-            fresh.replace(folder / name)
+        write_whole(folder / key, self.key, mode=0o600)
+        write_whole(folder / certificate, self.certificate)
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,10 @@ def own_tls(certificate: Path, key: Path, authority: Path | None, host: str) -> 
         server = Pem(certificate.read_bytes(), key.read_bytes())
         trusted = authority.read_bytes() if authority else None
     except OSError as error:
-        raise ParameterError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        raise ParameterError(
+            f"{error.filename}: cannot be read ({error.strerror})",
+            hint="--tls-cert, --tls-key and --tls-ca are files in PEM",
+        ) from error
     check_own(server.certificate, server.key, trusted, host)
     return Tls(server, trusted)
 
@@ -116,7 +117,7 @@ def new_server(
     if not names:
         raise ParameterError("a server certificate needs a name", hint="--tls-name aggregator.example")
     issuer, issuer_key = _load(authority)
-    described = x509.SubjectAlternativeName([_name(text) for text in names])
+    described = x509.SubjectAlternativeName(list(dict.fromkeys(map(_name, names))))
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     until = min(now + timedelta(days=days), issuer.not_valid_after_utc)
@@ -151,11 +152,17 @@ def load_authority(folder: Path) -> Pem:
 
 
 def names_of(certificate: bytes) -> list[str]:
-    """The host names and addresses in a PEM certificate."""
-    found = _parse(certificate, "the certificate").extensions.get_extension_for_class(
-        x509.SubjectAlternativeName
-    )
-    return [str(name.value) for name in found.value]
+    """The host names (in small letters) and addresses in a PEM certificate, as its alternative names."""
+    try:
+        found = _parse(certificate, "the certificate").extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return []
+    except ValueError as error:
+        raise ParameterError(f"the certificate cannot be read ({error})", hint=_OTHER) from error
+    kinds = (x509.DNSName, x509.IPAddress)
+    return [str(name.value).lower() for name in found.value if isinstance(name, kinds)]
 
 
 def expires(certificate: bytes) -> datetime:
@@ -172,17 +179,36 @@ def check_own(certificate: bytes, key: bytes, authority: bytes | None, host: str
     chain = _parse_all(certificate, "the server certificate")
     _, private = _load(Pem(certificate, key))
     if chain[0].public_key() != private.public_key():
-        raise ParameterError("the server certificate and its key do not belong together")
-    if chain[0].not_valid_after_utc < datetime.now(UTC):
-        raise ParameterError(f"the server certificate expired on {chain[0].not_valid_after_utc:%Y-%m-%d}")
-    if not _covers(names_of(certificate), host):
         raise ParameterError(
-            f"the server certificate is for {', '.join(names_of(certificate))}, not for {host}",
+            "the server certificate and its key do not belong together",
+            hint="the server's own certificate comes first in its file, then what it was issued by",
+        )
+    now = datetime.now(UTC)
+    if chain[0].not_valid_after_utc < now:
+        expired = f"the server certificate expired on {chain[0].not_valid_after_utc:%Y-%m-%d}"
+        raise ParameterError(expired, hint=_OTHER)
+    if chain[0].not_valid_before_utc > now:
+        early = (
+            f"the server certificate is not valid before {chain[0].not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        )
+        raise ParameterError(early, hint="is this machine's clock right?")
+    names = names_of(certificate)
+    if not names:
+        raise ParameterError(
+            "the server certificate has no alternative names (subjectAltName), and members look nowhere else",
+            hint=f"have it made with the alternative name {host}: a common name alone is not looked at",
+        )
+    if not _covers(names, host):
+        raise ParameterError(
+            f"the server certificate is for {', '.join(names)}, not for {host}",
             hint="members compare the name in --url with those in the certificate",
         )
     trusted = _parse_all(authority, "the authority's certificate") if authority else []
     if authority and not any(_issued(one, by) for one in chain for by in trusted):
-        raise ParameterError("the server certificate is not issued by the authority given")
+        raise ParameterError(
+            "the server certificate is not issued by the authority given",
+            hint="--tls-ca names the certificate that members are to trust for it",
+        )
 
 
 def trust(ca: Path) -> ssl.SSLContext:
@@ -237,15 +263,23 @@ def _name(text: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(text.encode("idna").decode() if not text.isascii() else text)
-    except (ValueError, UnicodeError) as error:
-        raise ParameterError(f"found {text!r:.80}, expected a host name or an IP address") from error
+    if not is_host_name(text.removeprefix("*.")):
+        raise ParameterError(
+            f"found {text!r:.80}, expected a host name or an IP address",
+            hint="--tls-name aggregator.example,10.0.0.8",
+        )
+    return x509.DNSName((text.encode("idna").decode() if not text.isascii() else text).lower())
 
 
 def _covers(names: Sequence[str], host: str) -> bool:
-    parent = host.partition(".")[2]
-    return host in names or (bool(parent) and f"*.{parent}" in names)
+    """Whether TLS takes a certificate with `names`, in small letters, for `host`."""
+    try:
+        return str(ipaddress.ip_address(host)) in names
+    except ValueError:
+        pass
+    plain = (host.encode("idna").decode() if not host.isascii() else host).lower().removesuffix(".")
+    parent = plain.partition(".")[2]
+    return plain in names or (bool(parent) and f"*.{parent}" in names)
 
 
 def _issued(certificate: x509.Certificate, by: x509.Certificate) -> bool:
@@ -264,14 +298,19 @@ def _parse_all(pem: bytes, what: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise ParameterError(f"{what} is not a PEM certificate") from error
+        raise ParameterError(
+            f"{what} is not a PEM certificate", hint="it begins with -----BEGIN CERTIFICATE-----"
+        ) from error
 
 
 def _load(pem: Pem) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     try:
         key = load_pem_private_key(pem.key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ParameterError(f"a private key that is not PEM without a password ({error})") from error
+        raise ParameterError(
+            "the private key is not PEM without a password",
+            hint="`openssl pkey -in key.pem -out plain.pem` takes a password off",
+        ) from error
     return _parse(pem.certificate, "the certificate"), key  # type: ignore[return-value]
 
 

@@ -12,20 +12,29 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from choral.errors import IdentityError, ParameterError
 from choral.federation import certificates
-from choral.federation.task import Hex32, Task, checked, read_toml
+from choral.federation.address import address
+from choral.federation.files import NAME, checked, read_toml, write_whole
+from choral.federation.task import EDITED, Hex32, Task
 from choral.primitives.envelope import BUNDLE_BYTES, EnvelopeKey, Envelopes
 from choral.primitives.identity import Identity
 from choral.protocol.parameters import Parameters
 from choral.protocol.sealing import AES_GCM, Sealing, Syft
 
-MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+MemberName = Annotated[str, Field(pattern=NAME)]
 Bundle = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{2 * BUNDLE_BYTES}}}$")]
 AGGREGATOR = "aggregator"
 SYFT_KEYS = "syft.json"
+
+
+def _reachable(url: str) -> str:
+    try:
+        return address(url).url
+    except ParameterError as error:
+        raise ValueError(error.reason) from error
 
 
 class _Strict(BaseModel):
@@ -33,7 +42,7 @@ class _Strict(BaseModel):
 
 
 class Aggregator(_Strict):
-    url: Annotated[str, Field(pattern=r"^https?://[^/?#\s\[\]@]+|^https?://\[[0-9a-fA-F:.]+\]")]
+    url: Annotated[str, AfterValidator(_reachable)]
     key: Hex32
 
 
@@ -101,11 +110,11 @@ class Federation(_Strict):
         Raises:
             ParameterError: missing, not TOML, or not a possible federation.
         """
-        return checked(cls, read_toml(path), str(path))
+        return checked(cls, read_toml(path), str(path), hint=EDITED)
 
     def save(self, path: Path) -> None:
         values = self.model_dump(mode="json", exclude=set() if self.bundles else {"bundles"})
-        path.write_bytes(tomli_w.dumps(values).encode())
+        write_whole(path, tomli_w.dumps(values).encode())
 
 
 @dataclass(frozen=True)

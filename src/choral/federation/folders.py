@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
-from choral.federation.task import checked, read_toml
+from choral.federation.files import checked, read_toml
 from choral.primitives import key_file
 from choral.primitives.envelope import OVERHEAD_BYTES, Envelopes
 from choral.protocol.messages import Bytes32, Length
@@ -101,7 +101,7 @@ class Account(BaseModel):
             raise ParameterError(
                 f"{file}: not found", hint="docs/pysyft.md says what stands in it and where it comes from"
             )
-        account = checked(cls, read_toml(file), str(file))
+        account = checked(cls, read_toml(file), str(file), hint="docs/pysyft.md says what stands in it")
         if missing := names - account.people.keys():
             raise ParameterError(
                 f"{file}: no account for {', '.join(sorted(missing))}",

@@ -10,8 +10,9 @@ from pathlib import Path
 from choral.errors import ParameterError
 from choral.federation import certificates
 from choral.federation.certificates import Pem, Tls
-from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Aggregator, Federation
-from choral.federation.task import Task, checked
+from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Federation
+from choral.federation.files import checked
+from choral.federation.task import Task
 from choral.primitives.entropy import RandomBytes
 from choral.primitives.envelope import EnvelopeKey
 from choral.primitives.identity import Identity
@@ -63,7 +64,7 @@ def provision(
         Federation,
         {
             "name": task.name,
-            "aggregator": Aggregator(url=url, key=identities[AGGREGATOR].public.hex()),
+            "aggregator": {"url": url, "key": identities[AGGREGATOR].public.hex()},
             "members": {name: identities[name].public.hex() for name in members},
             "minimum": minimum,
             "tolerated": tolerated,

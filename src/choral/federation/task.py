@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from choral.errors import ParameterError, WireError
+from choral.federation.files import HEX32, NAME, checked, read_toml, write_whole
 from choral.federation.totals import Totals
 from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import labelled
 from choral.protocol.parameters import Parameters
 from choral.protocol.wire import pack, unpack
 
-M = TypeVar("M", bound=BaseModel)
 Options = dict[str, bool | int | float | str]
-Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+EDITED = "undo what was changed in it by hand, or get it anew from whoever ran `choral init`"
+Hex32 = Annotated[str, Field(pattern=HEX32)]
 Shape = tuple[Annotated[int, Field(ge=1)], ...]
 
 
@@ -55,7 +55,7 @@ class Task(_Strict):
     `verify` and `privacy` hold the places of §6.5 and §6.6, which this version does not have.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     model: Model
     rule: Rule = Rule()
     rounds: Annotated[int, Field(ge=1, le=10**6)] = 20
@@ -136,40 +136,7 @@ class Task(_Strict):
         Raises:
             ParameterError: missing, not TOML, or not a possible task.
         """
-        return checked(cls, read_toml(path), str(path))
+        return checked(cls, read_toml(path), str(path), hint=EDITED)
 
     def save(self, path: Path) -> None:
-        path.write_bytes(tomli_w.dumps(self.model_dump(mode="json")).encode())
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as plain values.
-
-    Raises:
-        ParameterError: it cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ParameterError(
-            f"{path}: cannot be read ({error.strerror})",
-            hint="`choral init` makes a participant's folder with every file in it",
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path}: not TOML ({error})") from error
-
-
-def checked(kind: type[M], values: Any, where: str) -> M:
-    """`values` as a model of class `kind`.
-
-    Raises:
-        ParameterError: every field that is wrong, with what was found.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, entry['loc'])) or 'task'}: {entry['msg']} (found {entry['input']!r:.60})"
-            for entry in error.errors()
-        )
-        raise ParameterError(f"{where}: {wrong}") from None
+        write_whole(path, tomli_w.dumps(self.model_dump(mode="json")).encode())

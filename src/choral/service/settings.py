@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from choral.errors import ParameterError
 from choral.federation import certificates
-from choral.federation.task import read_toml
+from choral.federation.address import address
+from choral.federation.files import faults, read_toml
 
 LEAST_TOKEN = 16
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
@@ -103,12 +103,12 @@ def load(folder: Path, url: str, **given: Any) -> Settings:
     Raises:
         ParameterError: every knob that is wrong.
     """
-    address = urlsplit(url)
-    loopback = address.hostname in ("localhost", "127.0.0.1", "::1")
+    at = address(url)
+    every, own = ("::", "::1") if ":" in at.host else ("0.0.0.0", "127.0.0.1")  # noqa: S104
     values: dict[str, Any] = {
         # behind a name that others use, listening on loopback only would make every probe fail
-        "host": "127.0.0.1" if loopback else "0.0.0.0",  # noqa: S104
-        "port": address.port or 8750,
+        "host": own if at.loopback else every,
+        "port": at.port or 8750,
         "state": folder / "state",
     }
     if (folder / certificates.CERTIFICATE).exists():
@@ -125,10 +125,7 @@ def load(folder: Path, url: str, **given: Any) -> Settings:
         chosen = {name: value for name, value in given.items() if value is not None}
         return Settings.model_validate(gathered.model_dump() | chosen)
     except ValidationError as error:
-        wrong = "; ".join(
-            ".".join(map(str, entry["loc"])) + f": {entry['msg']} (found {entry['input']!r:.40})"
-            if entry["loc"] and "token" not in str(entry["loc"][0])
-            else entry["msg"]  # what was found is everything, or a secret
-            for entry in error.errors()
-        )
-        raise ParameterError(f"the aggregator's settings: {wrong}") from None
+        raise ParameterError(
+            f"the aggregator's settings: {faults(error, hidden='token')}",
+            hint="docs/operating.md lists them; `choral serve --help` those that are options",
+        ) from None

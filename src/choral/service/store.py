@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -70,7 +71,7 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._guard = _alone(folder / "lock")
             self._db = sqlite3.connect(
-                f"file:{quote(str(self.path))}?mode={'ro' if read_only else 'rwc'}",
+                f"file:{quote(os.fsencode(self.path))}?mode={'ro' if read_only else 'rwc'}",
                 uri=True, check_same_thread=False, isolation_level=None, timeout=5,
             )  # fmt: skip
             if not read_only:
@@ -85,7 +86,8 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             self._let_go()
             raise ParameterError(
-                f"{self.path}: cannot be opened ({error})", hint="is the folder there, and writable?"
+                f"{self.path}: cannot be opened ({getattr(error, 'strerror', None) or error})",
+                hint="is the folder there, and writable?",
             ) from error
         if version > _VERSION:
             self._let_go()
