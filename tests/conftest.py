@@ -13,8 +13,13 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from packaging.specifiers import SpecifierSet
+
+# how long an example takes says something of the machine, not of the property
+hypothesis.settings.register_profile("choral", deadline=None)
+hypothesis.settings.load_profile("choral")
 
 LIST = Path(__file__).with_name("skips.toml")
 

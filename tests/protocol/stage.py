@@ -162,8 +162,7 @@ class Stage:
 
     def complaint(self, name: str, error: Any) -> Complaint:
         """What a member tells the aggregator when it leaves."""
-        member = self.members[name]
-        return self.signed(name, Complaint(name, member.round_id, error.reason, error.culprits, bytes(64)))
+        return self.members[name].complaint(error)
 
 
 def reseal(stage: Stage, sender: str, shares: Shares, pieces: dict[str, bytes]) -> Shares:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from choral.errors import ChoralError, CohortTooSmall, OutOfPhase, ParameterError, PeerError, WireError
+from choral.errors import ChoralError, CohortTooSmall, OutOfPhase, PeerError, WireError
 from choral.primitives.agreement import public_key
 from choral.protocol.member import State
 from choral.protocol.messages import (
@@ -80,7 +80,8 @@ def test_a_cohort_too_large_for_the_ring_is_refused():
         for at, (name, identity) in enumerate(stage.identities.items())
         if name not in stage.names
     )
-    refuses(stage, "a", Roster(roster.members + extra), ParameterError, "cohort of 8.*planned for 5")
+    refusal = refuses(stage, "a", Roster(roster.members + extra), PeerError, "cohort of 8.*planned for 5")
+    assert refusal.rule == "4.2.1"  # the aggregator's fault, and no reason for a process to end
 
 
 def test_a_stranger_is_refused_by_name(stage):
@@ -276,9 +277,11 @@ def test_seals_replayed_from_another_round_are_refused(stage):
 
 @pytest.mark.parametrize("piece", [b"", bytes(32), bytes(65)])
 def test_a_seal_of_another_size_is_refused(stage, piece):
-    stage.to_roster()
-    inboxes = stage.share(change=lambda n, m: reseal(stage, "b", m, {"a": piece}) if n == "b" else m)
-    assert refuses(stage, "a", inboxes["a"], PeerError, "seal from b").culprits == ("b",)
+    inboxes = stage.to_inboxes()
+    lying = reseal(stage, "b", stage.sent["b"][0], {"a": piece})
+    seals = (b"", lying.seals[0], *inboxes["a"].seals[2:])
+    refusal = refuses(stage, "a", replace(inboxes["a"], seals=seals), PeerError, "seal from b does not open")
+    assert refusal.culprits == ("b",)
 
 
 # ----- survivors ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from choral.errors import ChoralError, OutOfPhase, PeerError, RoundAborted
+from choral.errors import ChoralError, OutOfPhase, PeerError, RoundAborted, WireError
 from choral.primitives import shamir
 from choral.primitives.agreement import public_key
 from choral.primitives.entropy import seeded
@@ -53,6 +53,11 @@ def finishes(stage, who):
 # ----- advertise ---------------------------------------------------------------------------------
 
 
+def top_bit(key):
+    """The same point in another encoding: X25519 ignores that bit (RFC 7748 §5)."""
+    return key[:31] + bytes([key[31] ^ 128])
+
+
 def forged_advertisements(stage):
     mine, yours = stage.members["b"].advertise, stage.members["a"].advertise
     stranger = enrol(1, b"stranger")["a"]
@@ -68,6 +73,21 @@ def forged_advertisements(stage):
         "another's key in the other place": (
             stage.signed("b", replace(mine, mask_key=yours.seal_key)),
             "is taken",
+            "b",
+        ),
+        "its top bit set": (
+            stage.signed("b", replace(mine, mask_key=top_bit(mine.mask_key))),
+            "encoding",
+            "b",
+        ),
+        "another's key with the top bit set": (
+            stage.signed("b", replace(mine, seal_key=top_bit(yours.seal_key))),
+            "encoding",
+            "b",
+        ),
+        "a key that is not reduced": (
+            stage.signed("b", replace(mine, seal_key=(2**255 - 19 + 9).to_bytes(32, "little"))),
+            "encoding",
             "b",
         ),
         "one key for both": (stage.signed("b", replace(mine, mask_key=mine.seal_key)), "is taken", "b"),
@@ -126,8 +146,21 @@ def test_a_wrong_number_of_seals_is_refused(stage):
 
 def test_a_seal_to_oneself_is_refused(stage):
     shares = stage.ask("b", stage.to_roster())
-    seals = (shares.seals[0], b"to myself", *shares.seals[2:])
-    refuses(stage, replace(shares, seals=seals), PeerError, "own place empty", "b")
+    seals = (shares.seals[0], bytes(80), *shares.seals[2:])
+    refuses(stage, replace(shares, seals=seals), PeerError, "a seal of 80 bytes to b, expected 0", "b")
+
+
+@pytest.mark.parametrize("size", [0, 1, 79, 81, 4371, 65536])
+def test_a_seal_of_another_length_reaches_nobody_and_costs_its_sender_only(stage, size):
+    """One recipient could not open it and would leave; the dealer would do it again in the next round."""
+    shares = stage.ask("b", stage.to_roster())
+    seals = (*shares.seals[:4], bytes(size))
+    refusal = refuses(stage, replace(shares, seals=seals), PeerError, f"{size} bytes to e, expected 80", "b")
+    assert refusal.rule == "4.2.12"
+    for name in "acde":
+        stage.send(stage.ask(name, stage.aggregator.roster()))
+    stage.aggregator.close()
+    finishes(stage, "acde")
 
 
 @pytest.mark.parametrize("change", ["commitment", "round_id", "signature", "member"])
@@ -159,7 +192,8 @@ def test_different_shares_after_the_first_are_refused(stage):
 
 def test_a_seal_that_does_not_open_is_named_by_its_recipients_and_the_complaint_arrives(stage):
     stage.advertise()
-    inboxes = stage.share(change=lambda name, m: replace(m, seals=(b"junk",) * 2 + (b"",) + (b"junk",) * 2)
+    junk = bytes(80)
+    inboxes = stage.share(change=lambda name, m: replace(m, seals=(junk,) * 2 + (b"",) + (junk,) * 2)
                           if name == "c" else m)  # fmt: skip
     for name in "abde":
         with pytest.raises(PeerError, match="seal from c does not open") as refusal:
@@ -176,7 +210,7 @@ def test_a_seal_that_does_not_open_is_named_by_its_recipients_and_the_complaint_
 def test_a_seal_that_one_recipient_cannot_open_costs_only_that_recipient(stage):
     stage.advertise()
     inboxes = stage.share(
-        change=lambda name, m: replace(m, seals=(b"junk", *m.seals[1:])) if name == "c" else m
+        change=lambda name, m: replace(m, seals=(bytes(80), *m.seals[1:])) if name == "c" else m
     )
     with pytest.raises(PeerError, match="seal from c") as refusal:
         stage.ask("a", inboxes["a"])
@@ -206,6 +240,36 @@ def test_a_complaint_before_the_roster_or_from_outside_the_cohort_is_refused():
     stage.to_roster()
     complaint = stage.signed("e", replace(complaint, round_id=stage.aggregator.round_id))
     refuses(stage, complaint, OutOfPhase, "not in this phase", "e")
+
+
+@pytest.mark.parametrize("accused", [("b", "b"), ("zoe",), ("b", "zoe"), ("f",), tuple("bcde") * 64])
+def test_a_complaint_accuses_members_of_the_cohort_once_each(accused):
+    """Names of its own making would be logged, stored, and passed on to everybody with the abort."""
+    stage = Stage(5, enrolled=6)
+    stage.to_inboxes()
+    complaint = stage.signed("a", Complaint("a", stage.aggregator.round_id, "why", accused, bytes(64)))
+    refuses(stage, complaint, PeerError, "a member twice, or of one that is not on the roster", "a")
+    assert not stage.aggregator.complaints
+
+
+def test_a_complaint_can_be_as_long_as_the_cohort_and_no_longer(stage):
+    stage.to_inboxes()
+    complaint = Complaint("a", stage.aggregator.round_id, "why", ("b",) * 257, bytes(64))
+    with pytest.raises(WireError, match="found 257 items, expected 0 to 256"):
+        stage.send(stage.signed("a", complaint))
+
+
+def test_what_a_member_complains_of_is_taken_whatever_its_refusal_says(stage):
+    """Its own refusal may name strangers, or hold what a library said on two lines."""
+    assert stage.members["a"].complaint(PeerError("why")) is None  # the round has no name yet
+    stage.to_inboxes()
+    error = PeerError("two\nlines \x1b[2J " + "x" * 900, culprits=["c", "zoe", "c", "b"])
+    complaint = stage.members["a"].complaint(error)
+    stage.send(complaint)
+    assert stage.aggregator.complaints["a"] == complaint
+    assert complaint.culprits == ("b", "c")
+    assert complaint.reason.startswith("two lines  [2J xxx")
+    assert len(complaint.reason) == 500
 
 
 def test_complaints_about_everybody_stop_nothing(stage):

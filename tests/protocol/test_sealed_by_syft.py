@@ -12,6 +12,7 @@ from choral.primitives.entropy import seeded
 from choral.primitives.envelope import OVERHEAD_BYTES, EnvelopeKey, Envelopes
 from choral.primitives.identity import Identity
 from choral.protocol import wire
+from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.messages import MaskedVector
 from choral.protocol.sealing import HEADER_BYTES, MASKED, SHARE, Syft, Way, header
 from choral.protocol.transcript import sign
@@ -31,6 +32,7 @@ class Sealed(Stage):
         self.bundles = {name: key.public for name, key in self.syft_keys.items()}
         self.boss = Identity.generate(seeded(b"boss"))
         super().__init__(n, **given)
+        self.aggregator = AggregatorRound(self.pinned, self.parameters, self.ctx, sealing=self.sealing(BOSS))
 
     def sealing(self, name: str, **bundles: bytes) -> Syft:
         """What `name` seals and opens with; `bundles` that it pinned wrongly."""

@@ -44,8 +44,7 @@ from choral.learning.trainer import Trainer
 from choral.primitives.entropy import RandomBytes
 from choral.protocol import phases
 from choral.protocol.member import MemberRound
-from choral.protocol.messages import Complaint
-from choral.protocol.transcript import sign, signed_by
+from choral.protocol.transcript import signed_by
 
 Vector = NDArray[np.uint32] | None
 _PAUSE = 1.0
@@ -306,17 +305,12 @@ class Member:
                 raise error
             pause = min(_LONGEST, 4 * pause)
         self._report("refused", reason=error.reason, culprits=list(culprits), avoided=avoided, seconds=pause)
-        if machine.round_id is not None:
-            await self._complain(machine.round_id, error.reason, culprits)
+        if (complaint := machine.complaint(error)) is not None:
+            try:
+                await self.aggregator.complain(complaint)
+            except ChoralError as failed:
+                self._report("complaint not taken", reason=failed.reason)
         await asyncio.sleep(_PAUSE * pause)
-
-    async def _complain(self, round_id: bytes, reason: str, culprits: tuple[str, ...]) -> None:
-        accused = tuple(name for name in self._me.federation.pinned if name in culprits)
-        complaint = Complaint(self._me.name, round_id, reason[:500], accused, bytes(64))
-        try:
-            await self.aggregator.complain(sign(self._me.identity, complaint))
-        except ChoralError as failed:
-            self._report("complaint not taken", reason=failed.reason)
 
     def _due(self, record: Record, machine: MemberRound, anchor: Record) -> None:
         """Raises `PeerError` unless the record can be what this round led to (§5.2)."""

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from choral.errors import PeerError
 
 KEY_BYTES = 32
+_FIELD = 2**255 - 19
 
 
 def public_key(private: bytes) -> bytes:
@@ -32,6 +33,15 @@ class Agreement:
             return self._private.exchange(X25519PublicKey.from_public_bytes(peer_public))
         except ValueError as error:
             raise PeerError("a key agreement gave the all-zero secret or got a bad key") from error
+
+
+def canonical(public: bytes) -> bool:
+    """Whether these 32 bytes are the one encoding of their point: below 2^255 - 19, the top bit clear.
+
+    RFC 7748 has receivers ignore that bit and reduce the rest, so one key has other encodings, too: as bytes
+    they differ, and they agree on the same secrets.
+    """
+    return int.from_bytes(public, "little") < _FIELD
 
 
 def usable(public: bytes) -> bool:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from choral.errors import OutOfPhase, PeerError, RoundAborted
-from choral.primitives.agreement import usable
 from choral.primitives.keystream import add_keystreams
+from choral.protocol.admission import (
+    check_advertise,
+    check_complaint,
+    check_consistency,
+    check_reveal,
+    check_shares,
+    check_vector,
+)
 from choral.protocol.disputes import Dispute
 from choral.protocol.messages import (
     Advertise,
@@ -27,7 +33,6 @@ from choral.protocol.messages import (
     Endorsements,
     FromMember,
     Inbox,
-    Masked,
     MaskedVector,
     Reveal,
     Roster,
@@ -37,20 +42,12 @@ from choral.protocol.messages import (
 )
 from choral.protocol.parameters import Parameters
 from choral.protocol.phases import Cohort
-from choral.protocol.transcript import dealt_digest, round_id, signed_by, survivors_digest, vector_digest
+from choral.protocol.rounds import PHASES, STEP_IN, STEP_OF, Phase, after
+from choral.protocol.sealing import AES_GCM, Sealing
+from choral.protocol.transcript import dealt_digest, round_id, signed_by
 from choral.protocol.unmask import mask_streams
 
-
-class Phase(Enum):
-    """What the aggregator is collecting."""
-
-    ADVERTISE = "advertise"
-    SHARE = "share"
-    MASK = "mask"
-    CONSISTENCY = "consistency"
-    UNMASK = "unmask"
-    DONE = "done"
-    ABORTED = "aborted"
+__all__ = ["AggregatorRound", "Phase", "Total"]
 
 
 @dataclass(frozen=True)
@@ -76,18 +73,26 @@ class AggregatorRound:
         pinned: identity keys of the enrolled members by name.
         parameters: the aggregator's own; members decide by theirs.
         ctx: what this cohort's updates start from.
+        sealing: what members seal shares with, which says how long a seal is.
     """
 
     def __init__(
-        self, pinned: Mapping[str, bytes], parameters: Parameters, ctx: bytes, *, threads: int = 1
+        self,
+        pinned: Mapping[str, bytes],
+        parameters: Parameters,
+        ctx: bytes,
+        *,
+        sealing: Sealing = AES_GCM,
+        threads: int = 1,
     ) -> None:
         self.pinned = pinned
         self.parameters = parameters
         self.ctx = ctx
         self.phase = Phase.ADVERTISE
         self.total: Total | None = None
+        self._seal_bytes = sealing.seal_bytes
         self._threads = threads
-        self._received: dict[Phase, dict[str, Any]] = {phase: {} for phase in _COLLECTS}
+        self._received: dict[Phase, dict[str, Any]] = {phase: {} for phase in PHASES}
         self.complaints: dict[str, Complaint] = {}
         self._cohort: Cohort
         self._endorsements: Endorsements
@@ -111,13 +116,13 @@ class AggregatorRound:
 
     def expected(self, phase: Phase) -> list[str]:
         """Whose messages a phase may get: of *advertise* every enrolled member's."""
-        before = _BEFORE[phase]
+        before = STEP_IN[phase].of
         return self.received(before) if before else sorted(self.pinned, key=self.pinned.__getitem__)
 
     @property
     def awaited(self) -> list[str]:
         """Whose messages the open phase still lacks; not those who complained and left."""
-        if self.phase not in _COLLECTS:
+        if self.phase not in PHASES:
             return []
         done = self._received[self.phase].keys() | self.complaints.keys()
         return [name for name in self.expected(self.phase) if name not in done]
@@ -125,14 +130,15 @@ class AggregatorRound:
     @property
     def needed(self) -> int:
         """Fewest messages with which the open phase can be closed; 0 once the round is over."""
-        if self.phase not in _COLLECTS:
+        if self.phase not in PHASES:
             return 0
-        if self.phase is Phase.ADVERTISE:
-            return self.parameters.minimum
-        # with fewer dealers than survivors are needed, members would spend their updates for nothing (§5)
-        if self.phase in (Phase.SHARE, Phase.MASK):
-            return self.parameters.quorum(len(self._cohort.roster))
-        return self.threshold
+        match STEP_IN[self.phase].fewest:
+            case "n_min":
+                return self.parameters.minimum
+            case "quorum":
+                return self.parameters.quorum(len(self._cohort.roster))
+            case "t":
+                return self.threshold
 
     # ----- messages ---------------------------------------------------------------------------
 
@@ -145,17 +151,14 @@ class AggregatorRound:
             PeerError: not enrolled, not signed, not well-formed for this round.
             OutOfPhase: too early, too late, or different from what the member sent before.
         """
+        if isinstance(message, Complaint):
+            self._take_complaint(message)
+            return
+        step = STEP_OF[type(message)]
         head = message.head if isinstance(message, MaskedVector) else message
         sender = head.member
-        if sender not in self.pinned:
-            raise PeerError(f"{sender} is not enrolled in this federation", culprits=[sender])
-        if isinstance(head, Complaint):
-            self._check_signature(head)
-            self._in_round(head, Phase.SHARE)
-            self.complaints.setdefault(sender, head)
-            return
-        phase = _PHASE_OF[type(message)]
-        known = self._received[phase].get(sender)
+        self._check_enrolled(sender, step.rule(0))
+        known = self._received[step.phase].get(sender)
         if known == head:
             return
         if known is not None:
@@ -163,113 +166,76 @@ class AggregatorRound:
                 f"{sender} sent a different {type(message).__name__} before",
                 culprits=[sender],
                 hint="is another process running with this member's key?",
+                rule=step.rule(1),
             )
-        # a survivor that signs late still gets the signatures of the others
-        late_signer = phase is Phase.CONSISTENCY and self.phase is Phase.UNMASK
-        if self.phase is not phase and not late_signer:
+        if self.phase is not step.phase and not (step.late and self.phase is after(step.phase)):
             raise OutOfPhase(
-                f"the round is in phase {self.phase.value}, {sender} sent its message for {phase.value}",
+                f"the round is in phase {self.phase.value}, {sender} sent its message for {step.phase.value}",
                 culprits=[sender],
                 hint="too late for this round: train from the newest model and join the next one",
+                rule=step.rule(2),
             )
-        self._check_signature(head)
-        _CHECKS[type(message)](self, message)
+        self._check_signature(head, step.rule(3))
+        if step.of is not None:
+            self._check_round(head, step.of, step.rule(4), step.rule(5))
+        self._check_content(message)
         if isinstance(message, MaskedVector):
             self._main += message.main
             self._auxiliary += message.auxiliary
-        self._received[phase][sender] = head
+        self._received[step.phase][sender] = head
+
+    def _take_complaint(self, message: Complaint) -> None:
+        sender = message.member
+        self._check_enrolled(sender, "4.6.1")
+        self._check_signature(message, "4.6.2")
+        self._check_round(message, Phase.ADVERTISE, "4.6.3", "4.6.4")
+        check_complaint(message, self._cohort)
+        self.complaints.setdefault(sender, message)
 
     def withdraw(self, member: str) -> None:
         """Forget an advertisement whose sender is gone, while the cohort is still open."""
         if self.phase is Phase.ADVERTISE:
             self._received[Phase.ADVERTISE].pop(member, None)
 
-    def _check_signature(self, message: Signed) -> None:
-        if not signed_by(message, self.pinned[message.member]):
-            raise PeerError(
-                f"the message is not signed by the pinned key of {message.member}", culprits=[message.member]
-            )
+    def _check_enrolled(self, sender: str, rule: str) -> None:
+        if sender not in self.pinned:
+            raise PeerError(f"{sender} is not enrolled in this federation", culprits=[sender], rule=rule)
 
-    def _check_advertise(self, message: Advertise) -> None:
-        if message.ctx != self.ctx:
-            raise PeerError(
-                f"{message.member} starts from another model or task than this cohort",
-                culprits=[message.member],
-            )
-        if message.staleness > self.parameters.staleness:
-            raise PeerError(
-                f"{message.member} starts from a model that is {message.staleness} versions old, the task"
-                f" allows {self.parameters.staleness}",
-                culprits=[message.member],
-            )
-        if len(self._received[Phase.ADVERTISE]) >= self.parameters.plan.n_max:
-            raise OutOfPhase(f"the cohort is full with {self.parameters.plan.n_max} members")
-        # what honest members would have to refuse must not reach a roster and cost them the round
-        keys = [message.seal_key, message.mask_key]
-        entries = self._received[Phase.ADVERTISE].values()
-        taken = {key for entry in entries for key in (entry.seal_key, entry.mask_key)}
-        if keys[0] == keys[1] or taken & set(keys):
-            raise PeerError(f"{message.member} advertised a key that is taken", culprits=[message.member])
-        if not all(map(usable, keys)):
-            raise PeerError(f"{message.member} advertised a weak key", culprits=[message.member])
-
-    def _check_shares(self, message: Shares) -> None:
-        self._in_round(message, Phase.SHARE)
-        wrong = len(message.seals) != len(self._cohort.roster)
-        if wrong or message.seals[self._cohort.index[message.member] - 1] != b"":
-            raise PeerError(
-                f"{message.member} sent {len(message.seals)} seals, expected one for each of"
-                f" {len(self._cohort.roster)} members and its own place empty",
-                culprits=[message.member],
-            )
-
-    def _check_masked(self, message: MaskedVector) -> None:
-        self._in_round(message.head, Phase.MASK, self._r2)
-        found = (len(message.main), len(message.auxiliary))
-        if found != (self.parameters.dimension, self.parameters.auxiliary):
-            raise PeerError(
-                f"{message.head.member} sent {found[0]} and {found[1]} words, expected"
-                f" {self.parameters.dimension} and {self.parameters.auxiliary}",
-                culprits=[message.head.member],
-            )
-        if vector_digest(message) != message.head.digest:
-            raise PeerError(
-                f"the vector of {message.head.member} is not the one that it signed",
-                culprits=[message.head.member],
-            )
-
-    def _check_consistency(self, message: Consistency) -> None:
-        self._in_round(message, Phase.CONSISTENCY, self._r2)
-        if message.survivors != survivors_digest(self.received(Phase.MASK)):
-            raise PeerError(f"{message.member} signed another survivor set", culprits=[message.member])
-
-    def _check_reveal(self, message: Reveal) -> None:
-        self._in_round(message, Phase.UNMASK)
-        counts = (len(message.self_shares), len(message.key_shares))
-        u2, u3 = len(self.received(Phase.SHARE)), len(self.received(Phase.MASK))
-        if counts != (u3, u2 - u3):
-            raise PeerError(
-                f"{message.member} revealed {counts[0]} and {counts[1]} shares, expected {u3} and {u2 - u3}",
-                culprits=[message.member],
-            )
-
-    def _in_round(
-        self,
-        message: Shares | Masked | Consistency | Reveal | Complaint,
-        phase: Phase,
-        r2: bytes | None = None,
-    ) -> None:
+    def _check_signature(self, message: Signed, rule: str) -> None:
         sender = message.member
-        if message.round_id != self.round_id:
+        if not signed_by(message, self.pinned[sender]):
+            raise PeerError(
+                f"the message is not signed by the pinned key of {sender}", culprits=[sender], rule=rule
+            )
+
+    def _check_content(self, message: FromMember) -> None:
+        match message:
+            case Advertise():
+                entries = self._received[Phase.ADVERTISE].values()
+                check_advertise(message, self.ctx, self.parameters, entries)
+            case Shares():
+                check_shares(message, self._cohort, self._seal_bytes)
+            case MaskedVector():
+                check_vector(message, self._r2, self.parameters)
+            case Consistency():
+                check_consistency(message, self._r2, self.received(Phase.MASK))
+            case Reveal():
+                u2, u3 = len(self._received[Phase.SHARE]), len(self._received[Phase.MASK])
+                check_reveal(message, u3, u2 - u3)
+
+    def _check_round(self, head: Any, of: Phase, same_round: str, took_part: str) -> None:
+        sender = head.member
+        if head.round_id != self.round_id:
             raise PeerError(
                 f"{sender} sent a message of another round",
                 culprits=[sender],
                 hint="or it computes another threshold: compare `tolerated` in the federation files",
+                rule=same_round,
             )
-        if sender not in self.expected(phase):
-            raise OutOfPhase(f"{sender} is not in this phase: it missed an earlier one", culprits=[sender])
-        if r2 is not None and getattr(message, "r2", None) != r2:
-            raise PeerError(f"{sender} has another list of who dealt shares", culprits=[sender])
+        if sender not in self._received[of]:
+            raise OutOfPhase(
+                f"{sender} is not in this phase: it missed an earlier one", culprits=[sender], rule=took_part
+            )
 
     # ----- phases -----------------------------------------------------------------------------
 
@@ -281,7 +247,7 @@ class AggregatorRound:
         Raises:
             RoundAborted: fewer messages than the phase needs, or secrets that cannot be recovered.
         """
-        if self.phase not in _COLLECTS:
+        if self.phase not in PHASES:
             raise OutOfPhase(f"the round is over: {self.phase.value}")
         got = len(self._received[self.phase])
         if got < self.needed:
@@ -294,6 +260,7 @@ class AggregatorRound:
                 missing=missing,
                 culprits=sorted(accused),
                 hint="the members go on to a new round by themselves",
+                rule="4.6.9",
             )
         if self.phase is Phase.ADVERTISE:
             self._close_cohort()
@@ -307,11 +274,11 @@ class AggregatorRound:
             except RoundAborted:
                 self.abort()
                 raise
-        self.phase = _AFTER[self.phase]
+        self.phase = after(self.phase)
 
     def abort(self) -> None:
         """End the round without a sum. Once it is over, changes nothing."""
-        if self.phase in _COLLECTS:
+        if self.phase in PHASES:
             self.phase = Phase.ABORTED
             del self._main, self._auxiliary
 
@@ -368,29 +335,3 @@ class AggregatorRound:
         sent = self._received[Phase.CONSISTENCY]
         entries = tuple(Endorsement(name, sent[name].signature) for name in self.received(Phase.CONSISTENCY))
         return Endorsements(self._cohort.round_id, entries)
-
-
-_COLLECTS = (Phase.ADVERTISE, Phase.SHARE, Phase.MASK, Phase.CONSISTENCY, Phase.UNMASK)
-_AFTER = dict(zip(_COLLECTS, (*_COLLECTS[1:], Phase.DONE), strict=True))
-# whose messages a phase expects: a member that missed the consistency phase may still not unmask
-_BEFORE = {
-    Phase.ADVERTISE: None,
-    Phase.SHARE: Phase.ADVERTISE,
-    Phase.MASK: Phase.SHARE,
-    Phase.CONSISTENCY: Phase.MASK,
-    Phase.UNMASK: Phase.CONSISTENCY,
-}
-_PHASE_OF: dict[type, Phase] = {
-    Advertise: Phase.ADVERTISE,
-    Shares: Phase.SHARE,
-    MaskedVector: Phase.MASK,
-    Consistency: Phase.CONSISTENCY,
-    Reveal: Phase.UNMASK,
-}
-_CHECKS: dict[type, Any] = {
-    Advertise: AggregatorRound._check_advertise,
-    Shares: AggregatorRound._check_shares,
-    MaskedVector: AggregatorRound._check_masked,
-    Consistency: AggregatorRound._check_consistency,
-    Reveal: AggregatorRound._check_reveal,
-}

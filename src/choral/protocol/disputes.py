@@ -131,6 +131,7 @@ class Holders:
             if proven
             else f"{dealer} dealt wrong shares, or more than {reach} members revealed wrong ones: which of"
             " the two cannot be told",
+            rule="4.5.12",
         )
 
     def _read(self, good: tuple[str, ...], values: Mapping[str, int]) -> bytes:

@@ -1,9 +1,8 @@
-"""Whose turn it is, on the member's side: one table, `receive(message) -> message` (§4)."""
+"""Whose turn it is, on the member's side: `receive(message) -> message` (§4)."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from choral.errors import ChoralError, OutOfPhase, ParameterError
 from choral.primitives.entropy import RandomBytes
 from choral.protocol import phases
 from choral.protocol.messages import (
+    Complaint,
     Consistency,
     Endorsements,
     FromAggregator,
@@ -23,10 +23,12 @@ from choral.protocol.messages import (
     Shares,
     Survivors,
 )
+from choral.protocol.rounds import ROUND
+from choral.protocol.transcript import sign
 
 
 class State(Enum):
-    """What a member is waiting for."""
+    """What a member is waiting for: the answers of the round's phases, one after the other."""
 
     ROSTER = "roster"
     INBOX = "inbox"
@@ -34,6 +36,11 @@ class State(Enum):
     ENDORSEMENTS = "endorsements"
     DONE = "done"
     ABORTED = "aborted"
+
+
+_WAITING_FOR = {State(step.answer.__name__.lower()): step.answer for step in ROUND if step.answer}
+_NEXT = dict(zip(_WAITING_FOR, (*list(_WAITING_FOR)[1:], State.DONE), strict=True))
+REASON_LENGTH = 500
 
 
 class MemberRound:
@@ -121,19 +128,40 @@ class MemberRound:
             self._failure = self._failure or reason
         self._forget()
 
-    def _step(self, message: Any, *, repeated: bool) -> FromMember:
+    def complaint(self, error: ChoralError) -> Complaint | None:
+        """What the others should know of a refusal (§4.6); None while the round has no name."""
+        if self.round_id is None:
+            return None
+        reason = "".join(c if c.isprintable() else " " for c in error.reason)[:REASON_LENGTH] or "?"
+        accused = tuple(name for name in self._cohort.index if name in getattr(error, "culprits", ()))
+        message = Complaint(self.me.name, self.round_id, reason, accused, phases.NO_SIGNATURE)
+        return sign(self.me.identity, message)
+
+    def _step(self, message: FromAggregator, *, repeated: bool) -> FromMember:
         if self.state is State.ABORTED:
-            raise OutOfPhase(f"this member left the round: {self._failure}")
+            raise OutOfPhase(f"this member left the round: {self._failure}", rule="4.6.6")
         if repeated:
-            raise OutOfPhase(f"a second, different {type(message).__name__} came in one round")
-        expected, handler, following = _TURNS[type(message)]
-        if self.state is not expected:
-            raise OutOfPhase(f"a {type(message).__name__} came while waiting for {self.state.value}")
-        answer: FromMember = handler(self, message)
-        self.state = following
-        if following is State.DONE:
+            raise OutOfPhase(f"a second, different {type(message).__name__} came in one round", rule="4.6.7")
+        if type(message) is not _WAITING_FOR.get(self.state):
+            raise OutOfPhase(
+                f"a {type(message).__name__} came while waiting for {self.state.value}", rule="4.6.8"
+            )
+        answer = self._answer(message)
+        self.state = _NEXT[self.state]
+        if self.state is State.DONE:
             self._forget()
         return answer
+
+    def _answer(self, message: FromAggregator) -> FromMember:
+        match message:
+            case Roster():
+                return self._on_roster(message)
+            case Inbox():
+                return self._on_inbox(message)
+            case Survivors():
+                return self._on_survivors(message)
+            case Endorsements():
+                return self._on_endorsements(message)
 
     def _on_roster(self, roster: Roster) -> Shares:
         self._cohort = phases.accept_roster(self.me, self.advertise, roster)
@@ -168,11 +196,3 @@ class MemberRound:
         for name in ("_secrets", "_dealing", "_held", "_vector", "_auxiliary", "_random"):
             if hasattr(self, name):
                 delattr(self, name)
-
-
-_TURNS: dict[type, tuple[State, Any, State]] = {
-    Roster: (State.ROSTER, MemberRound._on_roster, State.INBOX),
-    Inbox: (State.INBOX, MemberRound._on_inbox, State.SURVIVORS),
-    Survivors: (State.SURVIVORS, MemberRound._on_survivors, State.ENDORSEMENTS),
-    Endorsements: (State.ENDORSEMENTS, MemberRound._on_endorsements, State.DONE),
-}

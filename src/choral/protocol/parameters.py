@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from choral.errors import CohortTooSmall, ParameterError
+from choral.errors import CohortTooSmall, ParameterError, PeerError
 from choral.primitives.fixed_point import RingPlan
 
 
@@ -67,15 +67,20 @@ class Parameters:
 
         Raises:
             CohortTooSmall: n is below the minimum.
-            ParameterError: n is above the largest cohort.
+            PeerError: n is above the largest cohort.
         """
         if n < self.minimum:
             raise CohortTooSmall(
                 f"a cohort of {n} was offered, this member accepts {self.minimum} or more",
                 hint="the minimum stands in this participant's own copy of the federation file",
+                rule="4.2.1",
             )
         if n > self.plan.n_max:
-            raise ParameterError(f"a cohort of {n}, but sums are planned for {self.plan.n_max} at most")
+            raise PeerError(
+                f"a cohort of {n} was offered, but sums are planned for {self.plan.n_max} at most",
+                hint="the largest cohort stands in the task: a larger one could wrap",
+                rule="4.2.1",
+            )
         return self.threshold(n)
 
     def quorum(self, n: int) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from choral.errors import CohortTooSmall, PeerError
 from choral.primitives import shamir
-from choral.primitives.agreement import Agreement, derive, public_key
+from choral.primitives.agreement import Agreement, canonical, derive, public_key
 from choral.primitives.entropy import RandomBytes
 from choral.primitives.identity import Identity
 from choral.primitives.keystream import Stream, add_keystreams
@@ -144,7 +144,7 @@ def advertise(me: Member, random: RandomBytes) -> tuple[Advertise, Secrets]:
 
 
 def accept_roster(me: Member, mine: Advertise, roster: Roster) -> Cohort:
-    """§4 share, checks 1 to 5 and the threshold.
+    """§4.2, checks 1 to 5, and the threshold.
 
     Raises:
         PeerError, CohortTooSmall: which rule the roster breaks.
@@ -153,35 +153,44 @@ def accept_roster(me: Member, mine: Advertise, roster: Roster) -> Cohort:
     threshold = me.parameters.check_cohort(len(names))
     strangers = [name for name in names if name not in me.pinned]
     if strangers:
-        raise PeerError("the roster names members that are not enrolled", culprits=strangers)
+        raise PeerError("the roster names members that are not enrolled", culprits=strangers, rule="4.2.2")
     if len(set(names)) != len(names):
-        raise PeerError("the roster names a member twice", culprits=_repeated(names))
+        raise PeerError("the roster names a member twice", culprits=_repeated(names), rule="4.2.2")
     keys = [me.pinned[name] for name in names]
     if keys != sorted(set(keys)):  # strictly: two names on one key would add masks that do not cancel
-        raise PeerError("the roster is not in ascending order of identity key")
+        raise PeerError("the roster is not in ascending order of identity key", rule="4.2.2")
     for entry in roster.members:
         if entry.ctx != me.ctx:
             raise PeerError(
                 f"{entry.member} starts from another model or task than this member",
                 culprits=[entry.member],
                 hint="all members of a cohort stand on one model record (PFA22)",
+                rule="4.2.3",
             )
         if entry.staleness > me.parameters.staleness:
             raise PeerError(
                 f"{entry.member} starts from a model that is {entry.staleness} versions old, this member's"
                 f" task allows {me.parameters.staleness}",
                 culprits=[entry.member],
+                rule="4.2.3",
             )
         if not signed_by(entry, me.pinned[entry.member]):
             raise PeerError(
                 f"the advertisement of {entry.member} is not signed by its pinned key",
                 culprits=[entry.member],
+                rule="4.2.3",
+            )
+        if not (canonical(entry.seal_key) and canonical(entry.mask_key)):
+            raise PeerError(
+                f"a round key of {entry.member} is not in its one encoding",
+                culprits=[entry.member],
+                rule="4.2.4",
             )
     fresh = [key for entry in roster.members for key in (entry.seal_key, entry.mask_key)]
     if len(set(fresh)) != len(fresh):
-        raise PeerError("two round keys on the roster are equal")
+        raise PeerError("two round keys on the roster are equal", rule="4.2.4")
     if mine not in roster.members:
-        raise PeerError("this member's own entry is not on the roster as it was sent")
+        raise PeerError("this member's own entry is not on the roster as it was sent", rule="4.2.5")
     return Cohort(round_id(me.ctx, roster, threshold), roster.members, me.pinned, threshold)
 
 
@@ -223,31 +232,33 @@ def deal(me: Member, cohort: Cohort, secrets: Secrets, random: RandomBytes) -> t
 
 
 def accept_inbox(me: Member, cohort: Cohort, dealing: Dealing, mine: Shares, inbox: Inbox) -> Held:
-    """§4 mask: U2 is what it must be, and every seal opens.
+    """§4.3, checks 1 to 7: U2 is what it must be, and every seal opens.
 
     Raises:
         PeerError, CohortTooSmall: which rule the inbox breaks; a bad seal names its sender.
     """
-    _same_round(cohort, inbox.round_id)
+    _same_round(cohort, inbox.round_id, "4.3.1")
     u2 = [entry.member for entry in inbox.dealt]
-    _subset(u2, list(cohort.index), "who dealt shares", "the roster")
+    _subset(u2, list(cohort.index), "who dealt shares", "the roster", "4.3.2")
     if len(u2) < cohort.threshold:
         raise CohortTooSmall(
-            f"{len(u2)} of {len(cohort.roster)} members dealt shares, the threshold is {cohort.threshold}"
+            f"{len(u2)} of {len(cohort.roster)} members dealt shares, the threshold is {cohort.threshold}",
+            rule="4.3.3",
         )
     if len(inbox.seals) != len(u2):
-        raise PeerError(f"the inbox holds {len(inbox.seals)} seals for {len(u2)} dealers")
+        raise PeerError(f"the inbox holds {len(inbox.seals)} seals for {len(u2)} dealers", rule="4.3.4")
     own = [entry for entry in inbox.dealt if entry.member == me.name]
     if not own:
-        raise PeerError("this member dealt shares but is not among those who did")
+        raise PeerError("this member dealt shares but is not among those who did", rule="4.3.5")
     if own[0].commitment != mine.commitment:
-        raise PeerError("this member's own commitment was changed")
+        raise PeerError("this member's own commitment was changed", rule="4.3.5")
     held = {me.name: dealing.own}
     for entry, sealed in zip(inbox.dealt, inbox.seals, strict=True):
         if not dealt_by(entry, cohort.round_id, cohort.key(entry.member)):
             raise PeerError(
                 f"the commitment of {entry.member} is not signed by its pinned key",
                 culprits=[entry.member],
+                rule="4.3.6",
             )
         if entry.member == me.name:
             continue
@@ -300,21 +311,22 @@ def pair_stream(cohort: Cohort, r2: bytes, agreement: Agreement, mine: str, othe
 
 
 def accept_survivors(me: Member, cohort: Cohort, held: Held, survivors: Survivors) -> Consistency:
-    """§4 consistency: sign the one survivor set that this member will answer for.
+    """§4.4, checks 1 to 4: sign the one survivor set that this member will answer for.
 
     Raises:
         PeerError, CohortTooSmall: which rule the survivor set breaks.
     """
-    _same_round(cohort, survivors.round_id)
+    _same_round(cohort, survivors.round_id, "4.4.1")
     u3 = list(survivors.members)
-    _subset(u3, list(held.u2), "the survivors", "who dealt shares")
+    _subset(u3, list(held.u2), "the survivors", "who dealt shares", "4.4.2")
     if me.name not in u3:
-        raise PeerError("this member sent its masked vector but is not among the survivors")
+        raise PeerError("this member sent its masked vector but is not among the survivors", rule="4.4.3")
     quorum = me.parameters.quorum(len(cohort.roster))
     if len(u3) < quorum:
         raise CohortTooSmall(
             f"the sum would be over {len(u3)} members, this member accepts {quorum} or more of"
-            f" {len(cohort.roster)}"
+            f" {len(cohort.roster)}",
+            rule="4.4.4",
         )
     message = Consistency(
         me.name, cohort.round_id, held.r2, survivors_digest(survivors.members), NO_SIGNATURE
@@ -323,14 +335,14 @@ def accept_survivors(me: Member, cohort: Cohort, held: Held, survivors: Survivor
 
 
 def accept_endorsements(cohort: Cohort, held: Held, survivors: Survivors, endorsements: Endorsements) -> None:
-    """§4 unmask: at least t members signed this very survivor set.
+    """§4.5, checks 1 to 4: at least t members signed this very survivor set.
 
     Raises:
         PeerError: too few good signatures, or one that is not over this set.
     """
-    _same_round(cohort, endorsements.round_id)
+    _same_round(cohort, endorsements.round_id, "4.5.1")
     signers = [entry.member for entry in endorsements.entries]
-    _subset(signers, list(survivors.members), "the signers", "the survivors")
+    _subset(signers, list(survivors.members), "the signers", "the survivors", "4.5.2")
     agreed = survivors_digest(survivors.members)
     for entry in endorsements.entries:
         message = Consistency(entry.member, cohort.round_id, held.r2, agreed, entry.signature)
@@ -339,10 +351,12 @@ def accept_endorsements(cohort: Cohort, held: Held, survivors: Survivors, endors
                 f"{entry.member} signed another survivor set, or did not sign at all",
                 culprits=[entry.member],
                 hint="an aggregator that shows members different survivors learns single updates",
+                rule="4.5.3",
             )
     if len(signers) < cohort.threshold:
         raise CohortTooSmall(
-            f"{len(signers)} members signed the survivor set, the threshold is {cohort.threshold}"
+            f"{len(signers)} members signed the survivor set, the threshold is {cohort.threshold}",
+            rule="4.5.4",
         )
 
 
@@ -366,25 +380,26 @@ def _shared(agreement: Agreement, other: str, key: bytes) -> bytes:
     try:
         return agreement.shared(key)
     except PeerError as error:
-        raise PeerError(f"{error.reason}: a round key of {other}", culprits=[other]) from error
+        raise PeerError(f"{error.reason}: a round key of {other}", culprits=[other], rule="3.2") from error
 
 
-def _same_round(cohort: Cohort, found: bytes) -> None:
+def _same_round(cohort: Cohort, found: bytes, rule: str) -> None:
     if found != cohort.round_id:
         raise PeerError(
-            f"a message of round {found.hex()[:12]}, this member is in {cohort.round_id.hex()[:12]}"
+            f"a message of round {found.hex()[:12]}, this member is in {cohort.round_id.hex()[:12]}",
+            rule=rule,
         )
 
 
-def _subset(names: Sequence[str], of: list[str], what: str, whole: str) -> None:
+def _subset(names: Sequence[str], of: list[str], what: str, whole: str, rule: str) -> None:
     """`names` are distinct, all in `of`, and in its order."""
     if len(set(names)) != len(names):
-        raise PeerError(f"{what}: a member is named twice", culprits=_repeated(names))
+        raise PeerError(f"{what}: a member is named twice", culprits=_repeated(names), rule=rule)
     strangers = [name for name in names if name not in of]
     if strangers:
-        raise PeerError(f"{what}: not among {whole}", culprits=strangers)
+        raise PeerError(f"{what}: not among {whole}", culprits=strangers, rule=rule)
     if list(names) != [name for name in of if name in set(names)]:
-        raise PeerError(f"{what}: not in roster order")
+        raise PeerError(f"{what}: not in roster order", rule=rule)
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

@@ -13,8 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from choral.errors import PeerError, WireError
+from choral.primitives import shamir
 from choral.primitives.agreement import derive
 from choral.primitives.envelope import OVERHEAD_BYTES, Envelopes
+from choral.primitives.seal import OVERHEAD_BYTES as SEAL_OVERHEAD_BYTES
 from choral.primitives.seal import open_seal, seal
 from choral.protocol import wire
 from choral.protocol.messages import MaskedVector
@@ -24,6 +26,7 @@ Body = bytes | bytearray | memoryview
 SHARE = b"share\0\0\0"
 MASKED = b"masked\0\0"
 HEADER_BYTES = 32 + 8 + 32 + 32
+PIECE_BYTES = 2 * shamir.BYTES  # the share of a self seed, then that of a mask key
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,12 @@ class Sealing(Protocol):
     """What a participant does with what only one other may read.
 
     `agreed` is the X25519 secret of the two members' seal keys of this round.
+
+    Attributes:
+        seal_bytes: how long a seal of a piece of two shares is, always.
     """
+
+    seal_bytes: int
 
     def seal(self, way: Way, agreed: bytes, piece: bytes) -> bytes:
         """A piece of shares, to the one member that may read it."""
@@ -69,6 +77,8 @@ class Sealing(Protocol):
 
 class AesGcm:
     """`aes-gcm`: a single-use key for every ordered pair and round. The masked vector travels as it is."""
+
+    seal_bytes = PIECE_BYTES + SEAL_OVERHEAD_BYTES
 
     def seal(self, way: Way, agreed: bytes, piece: bytes) -> bytes:
         return seal(seal_key(way, agreed), piece, seal_context(way))
@@ -105,6 +115,8 @@ class Syft:
         aggregator: the name under which the aggregator stands in both.
     """
 
+    seal_bytes = AesGcm.seal_bytes + HEADER_BYTES + OVERHEAD_BYTES
+
     def __init__(self, envelopes: Envelopes, keys: Mapping[str, bytes], aggregator: str) -> None:
         self.envelopes = envelopes
         self._keys = keys
@@ -135,9 +147,12 @@ class Syft:
                 f"a sealed vector of {len(envelope)} bytes, expected {expected} for {d} parameters and"
                 f" {a} totals",
                 hint="member and aggregator disagree on the task's model or on how it is sealed",
+                rule="7.2.2",
             )
         if head.member not in self._keys:
-            raise PeerError(f"{head.member} is not enrolled in this federation", culprits=[head.member])
+            raise PeerError(
+                f"{head.member} is not enrolled in this federation", culprits=[head.member], rule="4.3.8"
+            )
         way = self._to_aggregator(head.member, head.round_id)
         words = self._unpack(way, MASKED, bytes(envelope), "masked vector")
         main, auxiliary = np.frombuffer(words, "<u4", d), np.frombuffer(words, "<u8", a, 4 * d)
@@ -195,4 +210,5 @@ def broken(sender: str, what: str = "seal", reason: str | None = None) -> PeerEr
         f"the {what} from {sender} does not open" + (f": {reason}" if reason else ""),
         culprits=[sender],
         hint="either that member or the way between it and this one damaged it",
+        rule="4.3.7" if what == "seal" else "7.2.3",
     )

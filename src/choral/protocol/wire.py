@@ -73,6 +73,7 @@ def decode(kind: type[T], data: bytes) -> T:
         raise WireError(
             f"a {kind.__name__} that is not in canonical CBOR",
             hint="RFC 8949 §4.2: shortest integers, sorted keys, no duplicates",
+            rule="7.1.5",
         )
     return typing.cast(T, message)
 
@@ -88,11 +89,11 @@ def unpack(data: bytes, what: str, most: int = MOST_ITEMS) -> Any:
         with io.BytesIO(data) as stream:
             value = cbor2.CBORDecoder(stream).decode()
             if stream.tell() != len(data) and stream.read(1):
-                raise WireError(f"{len(data)} bytes hold more than one {what}")
+                raise WireError(f"{len(data)} bytes hold more than one {what}", rule="7.1.2")
     except WireError:
         raise
     except Exception as error:  # a decoder of untrusted bytes: whatever it raises means the same
-        raise WireError(f"not CBOR, expected a {what} ({type(error).__name__})") from error
+        raise WireError(f"not CBOR, expected a {what} ({type(error).__name__})", rule="7.1.2") from error
     return value
 
 
@@ -112,17 +113,20 @@ def _within_bounds(data: bytes, where: str, most: int) -> None:
                 return  # what follows is not looked at: the decoder stops here, too
             left, in_map = above.pop()
         if at >= size:
-            raise WireError(f"not CBOR, expected a {where} (cut off)")
+            raise WireError(f"not CBOR, expected a {where} (cut off)", rule="7.1.2")
         items += 1
         major, low = data[at] >> 5, data[at] & 31
         if major == 6 or low > 27:
             found = "tag" if major == 6 else "indefinite length"
-            raise WireError(f"{where}: found a CBOR {found} at byte {at}, expected plain values")
+            raise WireError(
+                f"{where}: found a CBOR {found} at byte {at}, expected plain values", rule="7.1.1"
+            )
         width = 0 if low < 24 else 1 << (low - 24)
         argument = int.from_bytes(data[at + 1 : at + 1 + width], "big") if width else low
         if in_map and not left & 1 and (major != 3 or argument > LONGEST_KEY):
             raise WireError(
-                f"{where}: found a key at byte {at} that is not a text of {LONGEST_KEY} bytes at most"
+                f"{where}: found a key at byte {at} that is not a text of {LONGEST_KEY} bytes at most",
+                rule="7.1.1",
             )
         left -= 1
         at += 1 + width
@@ -134,7 +138,8 @@ def _within_bounds(data: bytes, where: str, most: int) -> None:
             if items + left > most or len(above) > DEEPEST:
                 found = f"{items + left} items" if items + left > most else f"{len(above)} levels"
                 raise WireError(
-                    f"{where}: found {found} at byte {at}, expected {most} items on {DEEPEST} levels at most"
+                    f"{where}: found {found} at byte {at}, expected {most} items on {DEEPEST} levels at most",
+                    rule="7.1.1",
                 )
 
 
@@ -168,34 +173,34 @@ def _build(expected: Any, value: Any, where: str) -> Any:
     expected, length = _unwrapped(expected)
     if isinstance(expected, types.GenericAlias):
         if type(value) is not list:
-            raise WireError(f"{where}: found {_found(value)}, expected a list")
+            raise WireError(f"{where}: found {_found(value)}, expected a list", rule="7.1.4")
         _check_length(value, length, where)
         item = expected.__args__[0]
         return tuple(_build(item, entry, f"{where}[{at}]") for at, entry in enumerate(value))
     if dataclasses.is_dataclass(expected) and isinstance(expected, type):
         return _build_message(expected, value, where)
     if type(value) is not expected:
-        raise WireError(f"{where}: found {_found(value)}, expected {expected.__name__}")
+        raise WireError(f"{where}: found {_found(value)}, expected {expected.__name__}", rule="7.1.4")
     if isinstance(value, str | bytes):
         _check_length(value, length, where)
     if isinstance(value, str) and not length.form(value):
-        raise WireError(f"{where}: found {value!r:.80}, expected {length.said}")
+        raise WireError(f"{where}: found {value!r:.80}, expected {length.said}", rule="7.1.4")
     if expected is float and not math.isfinite(value):
-        raise WireError(f"{where}: found {value}, expected a finite number")
+        raise WireError(f"{where}: found {value}, expected a finite number", rule="7.1.4")
     if type(value) is int and not 0 <= value < 2**64:
-        raise WireError(f"{where}: found {value}, expected an unsigned 64-bit integer")
+        raise WireError(f"{where}: found {value}, expected an unsigned 64-bit integer", rule="7.1.4")
     return value
 
 
 def _check_length(value: str | bytes | list[Any], length: Length, where: str) -> None:
     if not length.low <= len(value) <= length.high:
         span = length.low if length.low == length.high else f"{length.low} to {length.high}"
-        raise WireError(f"{where}: found {len(value)} {_unit(value)}, expected {span}")
+        raise WireError(f"{where}: found {len(value)} {_unit(value)}, expected {span}", rule="7.1.4")
 
 
 def _build_message(kind: type, value: Any, where: str) -> Any:
     if type(value) is not dict:
-        raise WireError(f"{where}: found {_found(value)}, expected a map")
+        raise WireError(f"{where}: found {_found(value)}, expected a map", rule="7.1.3")
     fields = _fields(kind)
     name = kind.__name__.lower()
     if value.get("kind") != name:
@@ -203,11 +208,12 @@ def _build_message(kind: type, value: Any, where: str) -> Any:
         raise WireError(
             f"{where}: found kind {found!r:.40}, expected {name!r}"
             if isinstance(found, str)
-            else f"{where}: found no kind, expected {name!r}"
+            else f"{where}: found no kind, expected {name!r}",
+            rule="7.1.3",
         )
     if value.keys() != {"kind", *fields}:
         odd = value.keys() ^ {"kind", *fields}
-        raise WireError(f"{where}: missing or unknown fields {sorted(map(str, odd))!s:.200}")
+        raise WireError(f"{where}: missing or unknown fields {sorted(map(str, odd))!s:.200}", rule="7.1.3")
     return kind(**{key: _build(hint, value[key], f"{where}.{key}") for key, hint in fields.items()})
 
 
@@ -246,7 +252,7 @@ def decode_vector(body: bytes | bytearray | memoryview, d: int, a: int) -> Maske
     """
     view = memoryview(body)
     if len(view) < 4:
-        raise WireError(f"a masked vector of {len(view)} bytes has no head")
+        raise WireError(f"a masked vector of {len(view)} bytes has no head", rule="7.2.1")
     (size,) = struct.unpack("<I", view[:4])
     expected = 4 + size + 4 * d + 8 * a
     if size > _HEAD_LIMIT or len(view) != expected:
@@ -254,6 +260,7 @@ def decode_vector(body: bytes | bytearray | memoryview, d: int, a: int) -> Maske
             f"a masked vector of {len(view)} bytes, expected {expected if size <= _HEAD_LIMIT else 'less'} "
             f"for {d} parameters and {a} totals",
             hint="member and aggregator disagree on the task's model",
+            rule="7.2.2" if size <= _HEAD_LIMIT else "7.2.1",
         )
     head = decode(Masked, bytes(view[4 : 4 + size]))
     main = np.frombuffer(view, "<u4", d, 4 + size)
@@ -271,5 +278,5 @@ def split_vector(body: bytes | bytearray | memoryview) -> tuple[Masked, memoryvi
     view = memoryview(body)
     size = struct.unpack("<I", view[:4])[0] if len(view) >= 4 else 0
     if not 0 < size <= min(_HEAD_LIMIT, len(view) - 4):
-        raise WireError(f"a masked vector of {len(view)} bytes has no head")
+        raise WireError(f"a masked vector of {len(view)} bytes has no head", rule="7.2.1")
     return decode(Masked, bytes(view[4 : 4 + size])), view[4 + size :]

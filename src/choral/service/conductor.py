@@ -114,6 +114,7 @@ class Conductor:
             self._me.federation.pinned,
             self._me.parameters,
             base.context,
+            sealing=self._me.sealing,
             threads=self.settings.threads,
         )
         now = self._clock()
