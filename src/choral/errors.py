@@ -37,6 +37,12 @@ class IdentityError(ChoralError):
     slug = "identity"
 
 
+class ClockError(IdentityError):
+    """A request whose time is too far from the aggregator's: one of the two clocks is off (§7.4)."""
+
+    slug = "clock"
+
+
 class ShardError(ChoralError):
     """A data file that is not a shard, or not one for this task."""
 

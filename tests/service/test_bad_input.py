@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import threading
 import time
 from dataclasses import replace
+from datetime import datetime
 from urllib.parse import quote
 
 import numpy as np
@@ -15,6 +18,7 @@ from choral.errors import (
     IdentityError,
     OutOfPhase,
     PeerError,
+    RoundAborted,
     Superseded,
     TwoProcesses,
     UnknownRound,
@@ -98,12 +102,24 @@ async def test_a_signature_is_for_one_method_and_one_path(home):
 
 
 @pytest.mark.parametrize("off", [-400, 400])
-async def test_a_clock_that_is_off_is_told_so_and_an_old_header_is_worth_nothing(home, off):
-    value = home.player(1).header("GET", "/v1/task", time.time() + off)
+async def test_an_old_header_is_worth_nothing_and_the_refusal_tells_both_clocks(home, off):
+    """Whose clock is wrong cannot be known here: a member compares the two times with others."""
+    now = time.time()
+    value = home.player(1).header("GET", "/v1/task", now + off)
     found = problem(await raw(home.port, request(home, 1, "GET", "/v1/task", Authorization=value)))
-    assert found["status"] == 401
-    assert "clock" in found["hint"]
+    assert (found["status"], found["type"], found["rule"]) == (401, "urn:choral:problem:clock", "7.4")
+    assert "the clock that is off" in found["hint"]
     assert ("ahead" if off > 0 else "ago") in found["detail"]
+    signed, here = (datetime.fromisoformat(text) for text in re.findall(r"20\S+Z", found["detail"]))
+    assert abs(signed.timestamp() - now - off) <= 1
+    assert 0 <= here.timestamp() - now + 1 <= 5
+
+
+@pytest.mark.parametrize("when", [0, 10**12 - 1])
+async def test_any_time_in_a_header_is_answered(home, when):
+    value = home.player(1).header("GET", "/v1/task", when)
+    found = problem(await raw(home.port, request(home, 1, "GET", "/v1/task", Authorization=value)))
+    assert found["type"] == "urn:choral:problem:clock"
 
 
 async def test_the_aggregators_own_key_may_look_but_not_take_part(home):
@@ -490,6 +506,41 @@ async def test_what_is_not_http_leaves_the_aggregator_up(home, data):
         pass  # hung up on
     status, _, body = await raw(home.port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (status, json.loads(body)) == (200, {"status": "alive"})
+
+
+@pytest.mark.parametrize("count", [3, 32, 33, 15_000])
+async def test_a_refusal_is_readable_however_much_went_wrong(home, monkeypatch, count):
+    async def fail(*_: object) -> None:
+        raise RoundAborted(
+            "x" * 100_000, culprits=["c" * 1000] * count, missing=[f"m{i}" for i in range(count)],
+            hint="h" * 100_000, rule="4.5",
+        )  # fmt: skip
+
+    monkeypatch.setattr(home.rounds, "outcome", fail)
+    found = await raw(home.port, request(home, 1, "GET", "/v1/rounds/" + "0" * 64))
+    details = problem(found)
+    assert len(found[2]) < 8000
+    assert (len(details["detail"]), len(details["hint"]), details["rule"]) == (500, 500, "4.5") or count > 32
+    assert len(details["detail"]) <= 500
+    assert len(details["culprits"]) == len(details["missing"]) == min(count, 32)
+    assert max(map(len, details["culprits"])) == 64
+    assert (f"and {count - 32} more missing" in details["detail"]) == (count > 32)
+
+
+async def test_large_messages_are_decoded_beside_the_event_loop(home, monkeypatch):
+    threads: dict[int, int] = {}
+    decode = wire.decode
+
+    def told(kind: type, data: bytes) -> object:
+        threads[len(data)] = threading.get_ident()
+        return decode(kind, data)
+
+    monkeypatch.setattr(wire, "decode", told)
+    for size in (100, 5000):
+        path = f"/v1/rounds/{'0' * 64}/complaint"
+        found = problem(await raw(home.port, request(home, 1, "POST", path, b"\x61" * size)))
+        assert found["type"] == "urn:choral:problem:wire"
+    assert threads[100] == threading.get_ident() != threads[5000]
 
 
 async def test_a_failure_inside_is_a_problem_without_its_details(home, monkeypatch):

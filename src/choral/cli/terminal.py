@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.segment import Segment
 
 from choral.errors import ChoralError
+from choral.service.logs import bounded
 
 T = TypeVar("T")
 _SLOW = 1.0  # seconds after which a person wants to see that something happens
@@ -78,14 +79,6 @@ def leave(error: ChoralError) -> NoReturn:
     sys.exit(75 if error.passes else 1)
 
 
-def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What members say goes into the log: it must not move a terminal's cursor."""
-    for name, value in event.items():
-        if isinstance(value, str) and name != "exception":
-            event[name] = harmless(value)
-    return event
-
-
 def set_up_logs(form: str) -> None:
     """Logs to standard error: readable on a terminal, JSON elsewhere, or as `form` says."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
@@ -102,7 +95,7 @@ def set_up_logs(form: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _printable,
+            bounded,
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

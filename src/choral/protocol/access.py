@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from choral.errors import IdentityError
+from choral.errors import ClockError, IdentityError
 from choral.primitives.identity import Identity, verify
 from choral.protocol.wire import pack
 
@@ -42,7 +43,8 @@ def verify_access(
     """The member that signed a request.
 
     Raises:
-        IdentityError: no header, not enrolled, a clock too far off, or another key's signature.
+        IdentityError: no header, not enrolled, or another key's signature.
+        ClockError: a clock too far off; nobody knows here whose, so it tells both times.
     """
     found = _HEADER.fullmatch(value or "")
     if found is None:
@@ -57,8 +59,18 @@ def verify_access(
     if not verify(keys[member], bytes.fromhex(found["signature"]), LABEL, content):
         raise IdentityError(f"the request is not signed by the pinned key of {member}")
     if abs(now - time) > skew:
-        raise IdentityError(
-            f"the request of {member} was signed {abs(now - time):.0f} s {'ago' if time < now else 'ahead'}",
-            hint=f"set that machine's clock: at most {skew:.0f} s of difference are accepted",
+        apart = f"{abs(now - time):.0f} s {'ago' if time < now else 'ahead'}"
+        raise ClockError(
+            f"the request of {member} was signed {apart}: at {_utc(time)} by its own clock, and it is"
+            f" {_utc(now)} by the aggregator's",
+            hint=f"set the clock that is off: at most {skew:.0f} s of difference are accepted",
+            rule="7.4",
         )
     return Access(member, session)
+
+
+def _utc(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):  # after the year 9999
+        return f"{seconds:.0f} s after 1970"

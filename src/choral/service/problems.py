@@ -17,6 +17,7 @@ from choral.errors import (
     UnknownRound,
     WireError,
 )
+from choral.service.logs import ITEMS, TEXT, cut
 
 _STATUS: list[tuple[type[ChoralError], int]] = [
     (WireError, 400),
@@ -45,18 +46,20 @@ class Refused(ChoralError):
 
 
 def problem(error: ChoralError) -> Response:
-    """RFC 9457."""
+    """RFC 9457. However long an error is, its answer is one that everybody can read: see `logs`."""
     status, close = next((code for kind, code in _STATUS if isinstance(error, kind)), 500), False
     if isinstance(error, Refused):
         status, close = error.status, error.close
+    names = {key: [cut(name, 64) for name in getattr(error, key, ())] for key in ("culprits", "missing")}
+    more = [f"… and {len(found) - ITEMS} more {key}" for key, found in names.items() if len(found) > ITEMS]
     details = {
         "type": f"urn:choral:problem:{error.slug}",
         "title": error.slug.replace("-", " "),
         "status": status,
-        "detail": error.reason,
-        "hint": error.hint,
-        "culprits": list(getattr(error, "culprits", ())),
-        "missing": list(getattr(error, "missing", ())),
+        "detail": cut(" ".join([cut(error.reason, TEXT - 64), *more])) if more else cut(error.reason),
+        "hint": cut(error.hint or ""),
+        "rule": error.rule,
+        **{key: found[:ITEMS] for key, found in names.items()},
     }
     response = jsonify({key: value for key, value in details.items() if value})
     response.status_code = status

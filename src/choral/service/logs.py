@@ -1,0 +1,47 @@
+"""Log lines: bounded, and fit for a terminal, whatever strangers and members put into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from itertools import islice
+from typing import Any
+
+TEXT = 500  # characters of one text
+ITEMS = 32  # of one list
+_TRACEBACK = 16_000
+
+
+def cut(text: str, most: int = TEXT) -> str:
+    """At most so many characters, the last of them a sign that there were more."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Nothing that moves a cursor."""
+    return "".join(letter if letter.isprintable() or letter in keep else "?" for letter in text)
+
+
+def bounded(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor of structlog: what members say goes into the log, but no more of it than can be read."""
+    for name, value in event.items():
+        if name == "exception" and isinstance(value, str):  # its end says what went wrong
+            event[name] = printable(value[-_TRACEBACK:], "\n")
+        else:
+            event[name] = _fit(value)
+    return event
+
+
+def _fit(value: Any, *, inner: bool = False) -> Any:
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 1 << 64 else cut(hex(value))
+    if isinstance(value, str):
+        return printable(cut(value))
+    if isinstance(value, Mapping) and not inner:
+        found = {_fit(str(key)): _fit(item, inner=True) for key, item in islice(value.items(), ITEMS)}
+        return found if len(value) <= ITEMS else {**found, "…": f"and {len(value) - ITEMS} more"}
+    if isinstance(value, list | tuple | set | frozenset) and not inner:
+        more = [f"… and {len(value) - ITEMS} more"] if len(value) > ITEMS else []
+        return [_fit(item, inner=True) for item in islice(value, ITEMS)] + more
+    return printable(cut(repr(value)))
