@@ -31,7 +31,14 @@ def test_by_default_it_listens_where_the_federation_looks_for_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "says"), [("port = 99999", "port"), ("prot = 1", "prot"), ("join_seconds = -1", "join_seconds")]
+    ("line", "says"),
+    [
+        ("port = 99999", "port"),
+        ("prot = 1", "prot"),
+        ("join_seconds = -1", "join_seconds"),
+        ("wait_seconds = 31", "members hang up on an answer that takes 40 s"),
+        ("connections = 3", "connections"),
+    ],
 )
 def test_a_wrong_knob_is_named(tmp_path, line, says):
     (tmp_path / "settings.toml").write_text(line)

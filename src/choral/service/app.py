@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -239,6 +240,18 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             answered.headers["Allow"] = ", ".join(sorted(error.valid_methods))
         return answered
+
+    @app.errorhandler(sqlite3.Error)
+    async def storage(error: sqlite3.Error) -> Response:
+        log.error(
+            "the store failed", path=request.path, reason=f"{type(error).__name__}: {error}", **_about()
+        )
+        return problem(
+            Refused(
+                503, "storage", f"the aggregator's store cannot be read or written ({error})",
+                "whoever runs the aggregator looks at its log, and at docs/operating.md, State and backup",
+            )
+        )  # fmt: skip
 
     @app.errorhandler(Exception)
     async def internal(error: Exception) -> Response:

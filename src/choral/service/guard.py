@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 
 from quart import Response, request
 
@@ -12,6 +13,7 @@ from choral.service.problems import Refused
 from choral.service.settings import Settings
 
 COOKIE = "choral_dashboard"
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?", re.ASCII)
 _BY_PROXY = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 
 
@@ -23,13 +25,14 @@ def is_local() -> bool:
     """
     if any(name in request.headers for name in _BY_PROXY):
         return False
-    return _loopback(request.remote_addr) and _loopback(_host(request.headers.get("Host", "")))
+    hosts = request.headers.getlist("Host")
+    return len(hosts) == 1 and _loopback(request.remote_addr) and _loopback(host_of(hosts[0]))
 
 
-def _host(header: str) -> str:
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
+def host_of(header: str) -> str:
+    """The host in `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`; empty for anything else."""
+    found = _HOST.fullmatch(header)
+    return (found["v6"] or found["name"]).lower() if found else ""
 
 
 def _loopback(address: str | None) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -40,11 +42,10 @@ async def serve(
         ParameterError, RecordError: a folder or a store that cannot be served.
         OSError: the address cannot be listened on.
     """
+    os.umask(0o077)  # what is kept is nobody else's to read
     store = Store(settings.state)
     try:
-        training = await asyncio.to_thread(Training, aggregator, store)
-        if aborted := store.abort_open_rounds("the aggregator was restarted"):
-            log.warning("rounds were open when the aggregator stopped", rounds=aborted)
+        training = await asyncio.to_thread(_training, aggregator, store)
         rounds = Rounds(aggregator, settings, training, store, witness=witness)
         certificate = _certificate(aggregator, settings)
         server = line.server(
@@ -70,6 +71,26 @@ async def serve(
         await rounds.drain(0)
     finally:
         store.close()
+
+
+def _training(aggregator: Participant, store: Store) -> Training:
+    """The model log as it was left.
+
+    Raises:
+        ParameterError: a file that SQLite cannot read.
+    """
+    try:
+        training = Training(aggregator, store)
+        if aborted := store.abort_open_rounds("the aggregator was restarted"):
+            log.warning("rounds were open when the aggregator stopped", rounds=aborted)
+        store.rounds()
+    except sqlite3.Error as error:
+        raise ParameterError(
+            f"{store.path}: cannot be read ({error})",
+            hint="a damaged file or disk: keep a copy of the file, and bring back the newest backup"
+            " (docs/operating.md, State and backup); `sqlite3 FILE .recover` may save what is newer",
+        ) from error
+    return training
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,15 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from choral.errors import ParameterError
@@ -15,6 +23,7 @@ from choral.federation.address import address
 from choral.federation.files import faults, read_toml
 
 LEAST_TOKEN = 16
+LONGEST_WAIT = 30.0  # seconds
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 
 
@@ -30,7 +39,7 @@ class Settings(BaseModel):
         gone_seconds: a member whose connections broke this long ago is not waited for.
         startup_seconds: how long members that were never heard from are waited for after a start.
         pace_seconds: at least this long from one model version to the next cohort's closing.
-        wait_seconds: longest wait of one request; then it is answered 202 (§7).
+        wait_seconds: longest wait of one request, at most 30; then it is answered 202 (§7).
         clock_skew_seconds: how far a member's clock may be off.
         connections: most that are open at once; by default as many as there are files for, at most 8192.
         connections_per_address: most of them from one address; by default half of all, at most 1024.
@@ -53,7 +62,7 @@ class Settings(BaseModel):
     gone_seconds: Seconds = 3.0
     startup_seconds: Annotated[float, Field(ge=0)] = 10.0
     pace_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 0.0
-    wait_seconds: Annotated[float, Field(gt=0, le=60)] = 20.0
+    wait_seconds: Annotated[float, Field(gt=0)] = 20.0
     clock_skew_seconds: Seconds = 300.0
     connections: Annotated[int, Field(ge=16)] | None = None
     connections_per_address: Annotated[int, Field(ge=1)] | None = None
@@ -65,6 +74,13 @@ class Settings(BaseModel):
     metrics: Literal["off", "local", "open"] = "local"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     log_format: Annotated[str, Field(pattern="^(auto|text|json)$")] = "auto"
+
+    @field_validator("wait_seconds")
+    @classmethod
+    def _before_the_client_gives_up(cls, seconds: float) -> float:
+        if seconds > LONGEST_WAIT:
+            raise ValueError(f"at most {LONGEST_WAIT:g}: members hang up on an answer that takes 40 s (§7.3)")
+        return seconds
 
     @model_validator(mode="after")
     def _token_is_one(self) -> Settings:
