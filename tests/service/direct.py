@@ -15,6 +15,7 @@ from choral.federation.records import Record
 from choral.federation.totals import Totals
 from choral.primitives import entropy
 from choral.primitives.fixed_point import encode
+from choral.primitives.identity import Identity
 from choral.protocol import phases, wire
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Endorsements, Inbox, MaskedVector, Roster, Survivors
@@ -25,10 +26,16 @@ from house import House, make_folder
 
 
 class Direct:
-    """`rounds` of n members, and what these would send. A context manager."""
+    """`rounds` of n members, and what these would send. A context manager; the first `here` are connected."""
 
     def __init__(
-        self, root: Path, n: int = 4, *, settings: dict[str, Any] | None = None, **task: Any
+        self,
+        root: Path,
+        n: int = 4,
+        *,
+        settings: dict[str, Any] | None = None,
+        here: int | None = None,
+        **task: Any,
     ) -> None:
         self.now = 1000.0
         home = House(make_folder(root / "fed", n, **task), **({"wait_seconds": 0.05} | (settings or {})))
@@ -46,13 +53,30 @@ class Direct:
         )
         self.conductor = self.rounds.conductor
         self.here = contextlib.ExitStack()
+        self._there = n if here is None else here
         self.names = [f"m{i}" for i in range(1, n + 1)]
         self._me = {name: Participant.load(self.root / name) for name in self.names}
 
     async def __aenter__(self) -> Direct:
-        for name in self.names:
-            self.here.enter_context(self.rounds.presence.connection(name, self.session(name)))
+        for name in self.names[: self._there]:
+            self.come(name)
         return self
+
+    def come(self, name: str) -> contextlib.ExitStack:
+        """A member opens a connection; it is closed with what is returned, or at the end."""
+        stack = self.here.enter_context(contextlib.ExitStack())
+        stack.enter_context(self.rounds.presence.connection(name, self.session(name)))
+        return stack
+
+    async def later(self, seconds: float) -> None:
+        """Time passes, in steps as small as the driver's, which looks after each."""
+        while seconds > 0:
+            step = min(0.25, seconds)
+            self.now += step
+            seconds -= step
+            for live in self.conductor.lives():
+                live.wake.set()
+            await settled()
 
     async def __aexit__(self, *_: object) -> None:
         await self.rounds.drain(0)
@@ -62,6 +86,9 @@ class Direct:
     @staticmethod
     def session(name: str) -> str:
         return name.rjust(16, "0")
+
+    def identity(self, name: str) -> Identity:
+        return self._me[name].identity
 
     def machine(self, name: str, totals: Totals | None = None, value: float = 0.0) -> MemberRound:
         me = self._me[name]

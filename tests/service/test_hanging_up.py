@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from choral.client.log import ModelLog
 
 from choral.client.journal import Journal
-from choral.client.log import ModelLog
 from choral.federation.enrolment import Participant
-from choral.service.conductor import or_timeout
+from choral.service.live import or_timeout
 from choral.service.rounds import Rounds
 from choral.service.store import Store
 from choral.service.training import Training

@@ -17,6 +17,7 @@ from choral.learning import Softmax, model_file
 from choral.protocol import wire
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.messages import MaskedVector
+from direct import Direct
 from house import CLASSES, FEATURES, Player, house, until
 
 
@@ -90,24 +91,38 @@ async def test_who_asks_late_still_learns_why_a_round_was_aborted(tmp_path):
 
 
 async def test_a_member_that_is_switched_off_costs_one_startup_wait_and_not_one_a_round(tmp_path):
-    async with house(tmp_path, 4, rounds=4, settings={"startup_seconds": 0.6}) as home:
-        began = time.monotonic()
-        await asyncio.wait_for(asyncio.gather(*(home.member(i) for i in (1, 2, 3))), 8)
-        assert 0.5 < time.monotonic() - began < 3
-        waits = [row.details["seconds"]["advertise"] for row in home.store.rounds()]
-        assert waits[0] > 0.3
-        assert max(waits[1:]) < 0.3
+    patient = {"startup_seconds": 10.0, "join_seconds": 60.0}
+    async with Direct(tmp_path, 4, rounds=4, settings=patient, here=3) as home, asyncio.timeout(8):
+        playing = asyncio.gather(*(home.play(home.machine(name)) for name in home.names[:3]))
+        await until(lambda: len(home.conductor.joined) == 3)
+        await home.later(9.9)
+        assert home.conductor.forming  # for a member that was never heard from
+        await home.later(0.2)
+        assert not home.conductor.forming
+        await playing
+        for _ in range(2):
+            await asyncio.gather(*(home.play(home.machine(name)) for name in home.names[:3]))
+        assert home.training.head.version == 3  # and no time has passed
+        assert home.now == pytest.approx(1010.1)
 
 
 async def test_a_member_that_is_switched_off_during_training_costs_its_grace_once(tmp_path):
-    async with house(tmp_path, 4, rounds=6, settings={"gone_seconds": 0.5}) as home:
-        members = [asyncio.create_task(home.member(i)) for i in (1, 2, 3)]
-        leaving = asyncio.create_task(home.member(4))
-        await until(lambda: home.head.version >= 2)
-        leaving.cancel()
-        await asyncio.wait_for(asyncio.gather(*members), 10)
-        waits = [row.details["seconds"] for row in home.store.rounds() if row.state == "done"]
-        assert sum(sum(seconds.values()) > 0.4 for seconds in waits) <= 1
+    patient = {"gone_seconds": 3.0, "join_seconds": 60.0}
+    async with Direct(tmp_path, 4, rounds=6, settings=patient, here=3) as home, asyncio.timeout(8):
+        leaving = home.come("m4")
+        await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
+        leaving.close()
+        playing = asyncio.gather(*(home.play(home.machine(name)) for name in home.names[:3]))
+        await until(lambda: len(home.conductor.joined) == 3 and home.conductor.forming)
+        await home.later(2.9)
+        assert home.conductor.forming
+        await home.later(0.2)
+        assert not home.conductor.forming
+        await playing
+        for _ in range(2):
+            await asyncio.gather(*(home.play(home.machine(name)) for name in home.names[:3]))
+        assert home.training.head.version == 4
+        assert home.now == pytest.approx(1003.1)
 
 
 # ----- members that come late -----------------------------------------------------------------

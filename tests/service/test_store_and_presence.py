@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -38,6 +42,38 @@ def test_one_aggregator_a_store_and_the_lock_goes_with_it(tmp_path):
     assert reader.head() is None
     reader.close()
     first.close()
+    Store(tmp_path).close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_what_the_aggregator_keeps_is_its_owners_only(tmp_path):
+    previous = os.umask(0o022)
+    try:
+        store = Store(tmp_path / "new" / "state")
+        store.put_round(row(1))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "new/state").iterdir()}
+        assert set(modes) >= {FILE, f"{FILE}-wal", "lock"}
+        assert set(modes.values()) == {0o600}
+        assert stat.S_IMODE((tmp_path / "new/state").stat().st_mode) == 0o700
+        store.close()
+        (tmp_path / "old").mkdir(mode=0o750)
+        (tmp_path / "old" / FILE).touch(0o644)
+        Store(tmp_path / "old").close()
+        assert stat.S_IMODE((tmp_path / "old" / FILE).stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o750  # somebody chose that
+    finally:
+        os.umask(previous)
+
+
+def test_a_process_that_was_killed_leaves_no_lock(tmp_path):
+    code = "import sys, time, pathlib; from choral.service.store import Store;"
+    code += "s = Store(pathlib.Path(sys.argv[1])); print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"open\n"
+        with pytest.raises(ParameterError, match="another aggregator"):
+            Store(tmp_path)
+        Store(tmp_path, read_only=True).close()
+        process.kill()
     Store(tmp_path).close()
 
 

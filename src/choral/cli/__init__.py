@@ -21,6 +21,7 @@ from choral.cli import (
     ping,
     plot,
     provisioning,
+    readmit,
     simulate,
     tls,
     watch,
@@ -52,6 +53,7 @@ for _module in (
     tls,
     ping,
     kubernetes,
+    readmit,
 ):
     for _command in _module.COMMANDS:
         cli.add_command(_command)

@@ -145,11 +145,12 @@ def status(where: str, ca: Path | None, as_json: bool) -> None:
     say("  connected: {} ({} of {})", ", ".join(there) or "nobody", len(there), len(found["members"]))
     for cohort in found["cohorts"]:
         got = cohort["in"][cohort["phase"]]
+        left = cohort["seconds_left"]
         say(
-            "  cohort {} from version {}, phase [bold]{}[/]: {} in ({} of at least {}), waiting for {},"
-            " {:.0f} s left",
+            "  cohort {} from version {}, phase [bold]{}[/]: {} in ({} of at least {}), waiting for {}{}",
             cohort["round"][:12] or "(open)", cohort["base"], cohort["phase"], ", ".join(got) or "nobody",
-            len(got), cohort["needed"], ", ".join(cohort["awaited"]) or "nobody", cohort["seconds_left"],
+            len(got), cohort["needed"], ", ".join(cohort["awaited"]) or "nobody",
+            "" if left is None else f", {left:.0f} s left",
         )  # fmt: skip
 
 

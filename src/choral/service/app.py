@@ -137,6 +137,8 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     async def get_records() -> Response:
         access = who(members_only=False)
         after = max(-1, request.args.get("after", -1, int))
+        if access.member != AGGREGATOR:
+            rounds.presence.rest(access.member, request.args.get("resting"))
 
         async def stretch() -> bytes:
             await rounds.newer_than(after)
@@ -161,7 +163,8 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     async def join() -> Response:
         access = who()
         found, size = await message(Advertise, access)
-        return await answer(access, rounds.join(found, access.session, size))
+        without = [name for name in request.args.get("without", "").split(",") if name]
+        return await answer(access, rounds.join(found, access.session, size, without))
 
     @app.post("/v1/rounds/<round_id>/shares")
     async def shares(round_id: str) -> Response:

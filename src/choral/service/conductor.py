@@ -7,10 +7,9 @@ time for a round under its lock. Several cohorts can be open at once, also from 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,17 @@ import structlog
 from choral.errors import ChoralError, NoRoom, RoundAborted, ShuttingDown, Superseded
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
+from choral.primitives.fixed_point import LARGEST_COHORT
 from choral.protocol.aggregator import AggregatorRound, Phase, Total
 from choral.protocol.messages import Advertise
+from choral.service.forming import Forming
 from choral.service.histogram import close_up, histogram
-from choral.service.live import PHASES, LiveRound
+from choral.service.live import PHASES, LiveRound, few, or_timeout
 from choral.service.metrics import Metrics
 from choral.service.presence import Presence
 from choral.service.room import UNSAVED, Room
 from choral.service.settings import Settings
-from choral.service.store import RoundRow, Store
+from choral.service.store import LONGEST, RoundRow, Store, born
 from choral.service.training import Training
 
 _TICK = 0.25  # seconds after which a vanished member is noticed without an event
@@ -46,11 +47,12 @@ class Conductor:
     Attributes:
         forming: cohorts that can still be joined, by ctx.
         running: rounds whose cohort is closed, by round id.
-        joined: which advertisement went into which of them.
+        joined: by member, its newest advertisement and which of them that went into.
         ended: why the last rounds ended without a sum, by round id.
         progress: notified when a round moves.
         draining: no new members are taken.
         metrics: what is counted.
+        cohorts: who may be in one, and when one can close.
         room: whether there is room for what a cohort leads to.
         rounds_over: moves whenever there is something new about rounds that have ended.
         changed: called whenever something changed that a person may be looking at.
@@ -78,7 +80,7 @@ class Conductor:
         self._witness = witness
         self.forming: dict[bytes, LiveRound] = {}
         self.running: dict[bytes, LiveRound] = {}
-        self.joined: dict[Advertise, LiveRound] = {}
+        self.joined: dict[str, tuple[Advertise, LiveRound]] = {}
         self.ended: dict[bytes, ChoralError] = {}
         self.draining = False
         self.metrics = Metrics(wall=wall)
@@ -95,6 +97,7 @@ class Conductor:
             changed=self._wake_all,
         )
         self.room = Room(store, self._room_needed, clock)
+        self.cohorts = Forming(aggregator, settings, store, self.presence, self.room, clock=clock, wall=wall)
         self._one_at_a_time = asyncio.Lock()
         self._drivers: set[asyncio.Task[None]] = set()
         self._settling: set[asyncio.Task[None]] = set()
@@ -131,10 +134,23 @@ class Conductor:
 
     def awaited(self, live: LiveRound) -> list[str]:
         """Whose messages the open phase lacks and is worth waiting for."""
-        busy = set()
         if live.machine.phase is Phase.ADVERTISE:
-            busy = {name for other in self.running.values() for name in other.machine.received(PHASES[0])}
-        return [name for name in live.machine.awaited if name not in busy and self.presence.waited_for(name)]
+            return self.cohorts.awaited(live, self._busy())
+        return [name for name in live.machine.awaited if self.presence.waited_for(name)]
+
+    def missing(self, live: LiveRound) -> list[str]:
+        """The same, for a person: of a cohort below its minimum all that could join it."""
+        if live.machine.phase is Phase.ADVERTISE:
+            return self.cohorts.missing(live, self._busy())
+        return self.awaited(live)
+
+    def seconds_left(self, live: LiveRound) -> float | None:
+        """Until the open phase is over, or None where no deadline counts."""
+        short = live.machine.phase is Phase.ADVERTISE and self.cohorts.short(live)
+        return None if short or live.summing else max(0.0, live.deadline - self._clock())
+
+    def _busy(self) -> set[str]:
+        return {name for live in self.running.values() for name in live.machine.received(PHASES[0])}
 
     def witness(self, live: LiveRound, name: str, vector: np.ndarray[Any, Any]) -> None:
         """For demonstrations: keep what the aggregator has seen."""
@@ -235,24 +251,13 @@ class Conductor:
             await or_timeout(live.wake.wait(), _TICK)
 
     def _cohort_complete(self, live: LiveRound, *, over: bool) -> bool:
-        """Whether a cohort can close. Below the minimum it stays open: nothing is lost by waiting."""
-        machine = live.machine
-        for member in machine.received(Phase.ADVERTISE):
-            if not self.presence.waited_for(member):
-                machine.withdraw(member)
-        got = len(machine.received(Phase.ADVERTISE))
-        if got == 0:
+        if self.cohorts.withdraw_the_gone(live) == 0:
             raise RoundAborted("every member that had joined went away")
         if self.training.over or self.training.head.version > live.base.version:
             raise Superseded(f"version {self.training.head.version} came first")
         if self._clock() < self._not_before:
             return False
-        target = min(self.settings.cohort or len(machine.pinned), machine.parameters.plan.n_max)
-        enough = got >= machine.needed and (over or not self.awaited(live))
-        if not enough and got < max(target, machine.needed):
-            return False
-        self.room.check()
-        return True
+        return self.cohorts.complete(live, self._busy(), over=over)
 
     async def _closed_cohort(self, live: LiveRound) -> None:
         # without a pause between the two: whoever joins now must find the one or the other
@@ -260,9 +265,8 @@ class Conductor:
         self.running[live.id] = live
         roster = live.machine.received(Phase.ADVERTISE)
         if len(live.machine.pinned) <= _LATE_NAMED:
-            live.late = [
-                name for name in live.machine.pinned if name not in roster and self.presence.connected(name)
-            ]
+            rest = [name for name in live.machine.pinned if name not in roster and name not in live.apart]
+            live.late = [name for name in rest if self.presence.connected(name)]
         try:
             await asyncio.to_thread(self._store.put_round, live.row("open"))  # saved before it is answered
         except UNSAVED as error:
@@ -271,10 +275,11 @@ class Conductor:
         self.room.worked()
         log.info(
             "a cohort closed", round=live.short, base=live.base.version,
-            members=live.machine.received(Phase.ADVERTISE), threshold=live.machine.threshold,
+            members=few(roster), threshold=live.machine.threshold,
         )  # fmt: skip
 
     async def _finish(self, live: LiveRound) -> None:
+        live.summing = True
         async with live.lock:
             began = self._clock()
             await asyncio.to_thread(live.machine.close)
@@ -294,7 +299,7 @@ class Conductor:
         self.metrics.round_done(self._clock() - live.began)
         log.info(
             "a new model version", round=live.short, version=live.record.version,
-            survivors=list(live.record.survivors), culprits=list(live.culprits),
+            survivors=few(live.record.survivors), culprits=few(live.culprits),
             seconds=round(self._clock() - live.began, 3),
         )  # fmt: skip
 
@@ -327,27 +332,36 @@ class Conductor:
         phase = live.at.value
         # a copy has no traceback, and so keeps no frame and no vector alive
         live.failure = live.failure or copy.copy(error)
-        missing = list(getattr(error, "missing", ()))
-        culprits = list(getattr(error, "culprits", ()))
+        missing, culprits = (self._enrolled(getattr(error, what, ())) for what in ("missing", "culprits"))
+        if isinstance(live.failure, RoundAborted):
+            live.failure.missing, live.failure.culprits = tuple(missing), tuple(culprits)
         if live.id or not isinstance(error, NoRoom):  # that has its own line, once
             log.warning(
                 "a round aborted", round=live.short, phase=phase, reason=error.reason,
-                missing=missing, culprits=culprits,
+                missing=few(missing), culprits=few(culprits),
             )  # fmt: skip
         if not live.id:
             return
+        proven = [name for name in getattr(error, "proven", ()) if name in live.machine.received(PHASES[0])]
+        if proven:
+            await asyncio.to_thread(self.cohorts.keep_out, proven, live.id, error.reason)
         self.metrics.round_aborted(error, phase)
         self.ended[live.id] = live.failure
         while len(self.ended) > _REASONS_KEPT:
             del self.ended[next(iter(self.ended))]
         row = live.row(
-            "aborted", self._clock() - live.began, reason=error.reason, missing=missing, culprits=culprits,
-            phase=phase,
+            "aborted", self._clock() - live.began, reason=error.reason[:LONGEST], missing=missing,
+            culprits=culprits, phase=phase,
         )  # fmt: skip
         try:
             await asyncio.to_thread(self._store.put_round, row)
         except UNSAVED as trouble:  # the members have to be told all the same
             self.room.failed(trouble)
+
+    def _enrolled(self, names: Iterable[str]) -> list[str]:
+        """Those of them that are members, each once and not more than a cohort has: others sent them."""
+        found = dict.fromkeys(name for name in names if name in self._me.federation.members)
+        return list(found)[:LARGEST_COHORT]
 
     def _forget(self, live: LiveRound) -> None:
         if live.record is not None:  # the round itself is let go of meanwhile
@@ -358,7 +372,7 @@ class Conductor:
         if self.forming.get(live.machine.ctx) is live:
             del self.forming[live.machine.ctx]
         self.running.pop(live.id, None)
-        self.joined = {message: other for message, other in self.joined.items() if other is not live}
+        self.joined = {name: found for name, found in self.joined.items() if found[1] is not live}
 
     # ----- around -----------------------------------------------------------------------------
 
@@ -371,22 +385,3 @@ class Conductor:
         self.changed()
         async with self.progress:
             self.progress.notify_all()
-
-
-def born(rows: list[RoundRow], version: int) -> float | None:
-    """When a version was made, as far as the rounds that are remembered tell."""
-    for row in reversed(rows):
-        if row.details.get("version") == version:
-            return row.opened + (row.seconds or 0.0)
-    return None
-
-
-async def or_timeout(waiting: Awaitable[object], seconds: float) -> None:
-    """Wait, but not for longer than that.
-
-    In the caller's own task: `asyncio.wait_for` of Python 3.11 makes another one, which a caller that is
-    cancelled at the very end leaves behind, with whatever lock it takes then; and it may swallow the cancel.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await waiting

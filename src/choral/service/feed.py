@@ -14,7 +14,7 @@ from choral.federation.enrolment import Participant
 from choral.federation.progress import Measurement, Progress, note
 from choral.protocol.aggregator import Phase
 from choral.service import view
-from choral.service.conductor import or_timeout
+from choral.service.live import or_timeout
 from choral.service.problems import Refused
 from choral.service.rounds import Rounds
 from choral.service.store import Store

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,23 @@ class StillWaiting(Exception):
     """The phase is not over yet: ask again (§7, 202)."""
 
 
+def few(names: Iterable[str], most: int = 32) -> list[str]:
+    """Names as a line of the log has room for them."""
+    found = list(names)
+    return [*found[:most], *([f"and {len(found) - most} more"] if len(found) > most else [])]
+
+
+async def or_timeout(waiting: Awaitable[object], seconds: float) -> None:
+    """Wait, but not for longer than that.
+
+    In the caller's own task: `asyncio.wait_for` of Python 3.11 makes another one, which a caller that is
+    cancelled at the very end leaves behind, with whatever lock it takes then; and it may swallow the cancel.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await waiting
+
+
 @dataclass(eq=False)
 class LiveRound:
     """A round in this process: the machine, and what surrounds it.
@@ -30,6 +48,10 @@ class LiveRound:
         answers: encoded, of the phases whose answer is the same for everybody.
         at: the phase that is being collected, also after the machine has given up.
         got, gave: bytes of messages and of answers by phase.
+        without: by member, whom it asked not to be in a cohort with.
+        apart: who was left out of the cohort for that, and why.
+        settled: who would be, for what is known.
+        summing: the last message is in, and no deadline counts any more.
         trouble: why nothing moves although the members have done their part.
         culprits: whose shares were wrong in a round that has its sum.
         late: members that were there when the cohort closed without them.
@@ -45,6 +67,7 @@ class LiveRound:
     deadline: float = 0.0
     failure: ChoralError | None = None
     record: Record | None = None
+    summing: bool = False
     trouble: ChoralError | None = None
     culprits: tuple[str, ...] = ()
     driver: asyncio.Task[None] | None = None
@@ -54,6 +77,9 @@ class LiveRound:
     at: Phase = Phase.ADVERTISE
     got: Counter[str] = field(default_factory=Counter)
     gave: Counter[str] = field(default_factory=Counter)
+    without: dict[str, frozenset[str]] = field(default_factory=dict)
+    apart: dict[str, str] = field(default_factory=dict)
+    settled: tuple[Any, dict[str, str]] | None = None
     late: list[str] = field(default_factory=list)
     saw: dict[str, list[int]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -120,6 +146,7 @@ class LiveRound:
                 "survivors": self.machine.received(Phase.MASK),
                 "dropped": self.dropped(),
                 "late": self.late,
+                "apart": list(self.apart),
                 "stale": self.stale(roster),
                 "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
                 "bytes_in": self.bytes_in,

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from choral import __version__
 from choral.errors import ChoralError, RoundAborted, ShuttingDown, Superseded
+from choral.service.presence import RESTING
 
 if TYPE_CHECKING:
     from choral.service.rounds import Rounds
@@ -135,6 +136,13 @@ class _States(Collector):
         for state in STATES:
             members.add_metric([state], states.count(state))
         yield members
+        resting = GaugeMetricFamily(
+            "choral_members_resting", "Connected members that cannot send for now, by kind.", labels=["kind"]
+        )
+        kinds = [rounds.presence.resting(name) for name in rounds.presence.members]
+        for kind in RESTING:
+            resting.add_metric([kind], kinds.count(kind))
+        yield resting
         cohorts = GaugeMetricFamily(
             "choral_open_rounds", "Rounds that are going on, by phase.", labels=["phase"]
         )
@@ -148,6 +156,8 @@ class _States(Collector):
             ("model_version", "Newest model version.", head.version),
             ("model_version_age_seconds", "Since the newest version was made.", self._wall() - born),
             ("members_needed", "Fewest with which a cohort closes.", rounds.members_needed),
+            ("members_kept_out", "Proven to have lied.", len(rounds.conductor.cohorts.kept_out)),
+            ("stuck", "1 when no version can come before somebody does something.", int(bool(rounds.stuck))),
             ("task_rounds", "Versions that the task asks for.", rounds.rounds_wanted),
             ("training_over", "1 when training is over.", int(rounds.training.over)),
             (

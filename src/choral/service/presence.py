@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+RESTING = ("spent", "pause")
+
 
 class Presence:
     """Connections of members over time.
@@ -34,6 +36,7 @@ class Presence:
         self._changed = changed
         self._open: dict[str, Counter[str]] = {name: Counter() for name in members}
         self._heard: dict[str, float] = {}
+        self._resting: dict[str, str] = {}
 
     @contextmanager
     def connection(self, member: str, session: str) -> Iterator[None]:
@@ -50,6 +53,10 @@ class Presence:
                 del sessions[session]
             self._heard[member] = self._clock()
             self._changed()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return tuple(self._open)
 
     def connected(self, member: str, session: str | None = None) -> bool:
         """Whether the member (or one of its processes) has a request open."""
@@ -68,6 +75,20 @@ class Presence:
         if since is None:
             return "never-seen"
         return "connected" if since < self._gone else "away"
+
+    def rest(self, member: str, kind: str | None) -> None:
+        """What a member says about itself: it cannot send for now (`spent`, `pause`), or it can (None)."""
+        if self._resting.get(member) == kind:
+            return
+        if kind in RESTING:
+            self._resting[member] = kind
+        else:
+            self._resting.pop(member, None)
+        self._changed()
+
+    def resting(self, member: str) -> str | None:
+        """What it said last, while it is there: of one that went away nothing is known."""
+        return self._resting.get(member) if self.state(member) == "connected" else None
 
     def states(self) -> list[str]:
         """`state` of every enrolled member."""

@@ -49,6 +49,8 @@ def add_probes(
         if certificate is not None and certificate.seconds_left < 0:
             wrong.append("the server's certificate has expired")
         wrong += stuck(rounds, clock())
+        if rounds.stuck:
+            wrong.append(rounds.stuck)
         if rounds.draining:
             wrong.append("the aggregator is stopping")
         answer = jsonify(

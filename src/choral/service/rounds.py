@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from choral import __version__
 from choral.errors import (
     OutOfPhase,
     PeerError,
@@ -20,6 +19,7 @@ from choral.errors import (
     Superseded,
     TwoProcesses,
     UnknownRound,
+    WireError,
 )
 from choral.federation.enrolment import Participant
 from choral.protocol import wire
@@ -33,13 +33,16 @@ from choral.protocol.messages import (
     Reveal,
     Shares,
 )
-from choral.service.conductor import Conductor, or_timeout
+from choral.service.apart import MOST_NAMED
+from choral.service.conductor import Conductor
 from choral.service.histogram import histogram
-from choral.service.live import PHASES, LiveRound, StillWaiting
+from choral.service.live import LiveRound, StillWaiting, few, or_timeout
 from choral.service.settings import Settings
+from choral.service.status import status_of
 from choral.service.store import RoundRow, Store
 from choral.service.training import Training
 
+_OVERDUE = 60.0  # seconds after its deadline at which a phase counts as hung
 _KINDS = {
     Shares: "share",
     MaskedVector: "mask",
@@ -92,6 +95,18 @@ class Rounds:
         return self._me.parameters.minimum
 
     @property
+    def stuck(self) -> str:
+        """Why no version can come before somebody does something, in words; empty while one can."""
+        if self.training.over:
+            return ""
+        late = [live for live in self.conductor.running.values() if not (live.summing or live.over)]
+        for live in late:
+            over = self._clock() - live.deadline
+            if over > _OVERDUE:
+                return f"phase {live.at.value} of round {live.short} should have ended {over:.0f} s ago"
+        return self.conductor.cohorts.stuck
+
+    @property
     def draining(self) -> bool:
         return self.conductor.draining
 
@@ -101,25 +116,46 @@ class Rounds:
 
     # ----- joining ----------------------------------------------------------------------------
 
-    async def join(self, message: Advertise, session: str, size: int) -> bytes:
+    async def join(self, message: Advertise, session: str, size: int, without: Collection[str] = ()) -> bytes:
         """Take a member into the cohort of its base; the roster once the cohort is closed.
+
+        Args:
+            without: whom the member asks not to be in a cohort with.
 
         Raises:
             StillWaiting: the cohort is not closed yet.
+            OutOfPhase: it closed without this member, and why.
+            KeptOut: this member is kept out of cohorts.
             ChoralError: why it cannot take part.
         """
-        self._one_process(message.member, session)
-        live = self.conductor.joined.get(message)
-        if live is None:
+        member = message.member
+        apart = self._named(member, without)
+        self.conductor.cohorts.refuse_kept_out(member)
+        self._one_process(member, session)
+        self.presence.rest(member, None)
+        before, live = self.conductor.joined.get(member, (None, None))
+        if live is None or before != message:
             live = await self._cohort_for(message)
         if live.machine.phase is Phase.ADVERTISE:  # again, if it was thought gone and is back
-            self._enter(live, message, session, size)
+            self._enter(live, message, session, size, apart)
         answer = await self._answer(live, Phase.ADVERTISE, live.machine.roster)
         if message not in live.machine.roster().members:
+            why = live.apart.get(member)
             raise OutOfPhase(
-                f"the cohort closed without {message.member}, which was away", hint="join the next one"
+                f"the cohort closed without {member}: {why}"
+                if why
+                else f"the cohort closed without {member}, which was away",
+                hint="join the next one",
             )
         return answer
+
+    def _named(self, member: str, without: Collection[str]) -> frozenset[str]:
+        """Raises `WireError` unless they are few, and enrolled."""
+        if len(without) > MOST_NAMED:
+            raise WireError(f"found {len(without)} names under `without`, expected at most {MOST_NAMED}")
+        if strangers := [name for name in without if name not in self._me.federation.members]:
+            raise WireError(f"found {strangers[0]!r:.70} under `without`, which is no member")
+        return frozenset(without) - {member}
 
     def _one_process(self, member: str, session: str) -> None:
         for live in (*self.conductor.forming.values(), *self.conductor.running.values()):
@@ -165,8 +201,13 @@ class Rounds:
                 raise StillWaiting
             await or_timeout(running[0].closed[Phase.UNMASK].wait(), left)
 
-    def _enter(self, live: LiveRound, message: Advertise, session: str, size: int) -> None:
+    def _enter(
+        self, live: LiveRound, message: Advertise, session: str, size: int, apart: frozenset[str]
+    ) -> None:
         member = message.member
+        live.without.pop(member, None)
+        if apart:
+            live.without[member] = apart
         if message in live.machine.roster().members:
             return
         # whoever sends another advertisement than before has lost what belongs to the first one
@@ -174,7 +215,7 @@ class Rounds:
         live.machine.receive(message)
         live.sessions[member] = session
         self._count(live, Phase.ADVERTISE.value, size)
-        self.conductor.joined[message] = live
+        self.conductor.joined[member] = (message, live)  # the newest only: the one before is lost to it
         live.wake.set()
         self.conductor.changed()
 
@@ -231,9 +272,10 @@ class Rounds:
     async def complain(self, message: Complaint, size: int) -> None:
         """A member leaves the round and says why."""
         live = await self._take(message.round_id, message, size)
+        roster = live.machine.received(Phase.ADVERTISE)
         log.warning(
             "a member left the round", round=live.short, member=message.member,
-            reason=message.reason, accused=list(message.culprits),
+            reason=message.reason, accused=few(name for name in message.culprits if name in roster),
         )  # fmt: skip
 
     def find(self, round_id: bytes) -> LiveRound:
@@ -344,40 +386,4 @@ class Rounds:
 
     def status(self) -> dict[str, Any]:
         """What everybody in the federation may know: never a vector, never a single member's figure."""
-        now = self._clock()
-        head = self.training.head
-        metrics = head.metrics
-        lives = (*self.conductor.forming.values(), *self.conductor.running.values())
-        return {
-            "choral": __version__,
-            "federation": self._me.federation.name,
-            "task": self._me.task.digest.hex(),
-            "version": head.version,
-            "rounds": self._me.task.rounds,
-            "over": self.training.over,
-            "record": head.digest.hex(),
-            "survivors": list(head.survivors),
-            "accuracy_before": metrics.accuracy if metrics else None,
-            "loss_before": metrics.mean_loss if metrics else None,
-            "members": {
-                name: {
-                    "connected": self.presence.connected(name),
-                    "seconds_since": self.presence.seconds_since(name),
-                }
-                for name in self._me.federation.members
-            },
-            "cohorts": [
-                {
-                    "round": live.id.hex(),
-                    "base": live.base.version,
-                    "phase": live.machine.phase.value,
-                    "in": {phase.value: live.machine.received(phase) for phase in PHASES},
-                    "awaited": self.conductor.awaited(live),
-                    "needed": live.machine.needed,
-                    "seconds_left": round(max(0.0, live.deadline - now), 3),
-                    "bytes_in": live.bytes_in,
-                }
-                for live in lives
-                if not live.over and live.machine.phase in PHASES
-            ],
-        }
+        return status_of(self, self._me)

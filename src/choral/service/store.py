@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 from choral.errors import NoRoom, ParameterError
@@ -31,7 +30,18 @@ create table rounds (
     seconds real, details text not null
 );
 """
-_VERSION = 1
+# what each layout added to the one before
+_LAYOUTS = (
+    _SCHEMA,
+    """
+create table kept_out (name text primary key, round blob not null, reason text not null, since real not null)
+    without rowid;
+create table about (key text primary key, value text not null) without rowid;
+""",
+)
+_VERSION = len(_LAYOUTS)
+LONGEST = 1000  # characters of a reason in a row
+_MOST = 256  # names in one: a cohort
 _LEAST_FREE = 16 << 20  # bytes
 
 
@@ -47,54 +57,77 @@ class RoundRow:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Why a member is kept out of cohorts: what came out in a round, and when (seconds since 1970)."""
+
+    round: bytes
+    reason: str
+    since: float
+
+
 class Store:
     """The SQLite file of one aggregator; safe to use from several threads.
 
     Args:
         folder: where the file is, or is to be made.
         read_only: only look, also while an aggregator is running.
+        beside: change what may be changed while an aggregator is running.
 
     Raises:
         ParameterError: the file cannot be opened, is in use, or a newer Choral wrote it.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False, beside: bool = False) -> None:
         self.path = folder / FILE
         self._lock = threading.Lock()
-        self._guard: IO[bytes] | None = None
-        if read_only and not self.path.exists():
+        self._guard: sqlite3.Connection | None = None
+        mine = not (read_only or beside)
+        if not mine and not self.path.exists():
             raise ParameterError(
                 f"{self.path}: no such file", hint="has the aggregator run from this folder?"
             )
         try:
-            if not read_only:
-                folder.mkdir(parents=True, exist_ok=True)
+            if mine:
+                if not folder.is_dir():  # one that is there has the mode that somebody chose
+                    folder.mkdir(mode=0o700, parents=True)
                 self._guard = _alone(folder / "lock")
-            self._db = sqlite3.connect(
-                f"file:{quote(os.fsencode(self.path))}?mode={'ro' if read_only else 'rwc'}",
-                uri=True, check_same_thread=False, isolation_level=None, timeout=5,
-            )  # fmt: skip
-            if not read_only:
+                _private(self.path)
+            self._db = self._connect("rw" if mine or beside else "ro")
+            if mine:
                 self._db.execute("pragma journal_mode = wal")
                 self._db.execute("pragma synchronous = full")
-            (version,) = self._db.execute("pragma user_version").fetchone()
-            if version == 0 and not read_only:
-                with self._write() as db:
-                    for statement in _SCHEMA.split(";"):
-                        db.execute(statement)
-                    db.execute(f"pragma user_version = {_VERSION}")
+            (self._layout,) = self._db.execute("pragma user_version").fetchone()
+            if mine and self._layout < _VERSION:
+                self._lay_out()
         except (sqlite3.Error, OSError) as error:
             self._let_go()
             raise ParameterError(
                 f"{self.path}: cannot be opened ({getattr(error, 'strerror', None) or error})",
                 hint="is the folder there, and writable?",
             ) from error
-        if version > _VERSION:
+        if self._layout > _VERSION:
             self._let_go()
             raise ParameterError(
-                f"{self.path} was written by a newer Choral (layout {version}, this one knows {_VERSION})",
+                f"{self.path} was written by a newer Choral"
+                f" (layout {self._layout}, this one knows {_VERSION})",
                 hint="run it with the Choral that wrote it, or a newer one",
             )
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file:{quote(os.fsencode(self.path))}?mode={mode}",
+            uri=True, check_same_thread=False, isolation_level=None, timeout=5,
+        )  # fmt: skip
+
+    def _lay_out(self) -> None:
+        """Bring the file to the newest layout, in one transaction: all of it or nothing."""
+        with self._write() as db:
+            for layout in _LAYOUTS[self._layout :]:
+                for statement in layout.split(";"):
+                    db.execute(statement)
+            db.execute(f"pragma user_version = {_VERSION}")
+        self._layout = _VERSION
 
     def close(self) -> None:
         with self._lock:  # a thread may be in the middle of a commit
@@ -106,7 +139,7 @@ class Store:
         if self._guard:
             self._guard.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             self._db.execute("begin immediate")
@@ -184,6 +217,36 @@ class Store:
                 details["bytes_out"] = sum(sent.values())
                 db.execute("update rounds set details = ? where id = ?", (json.dumps(details), round_id))
 
+    # ----- who is kept out --------------------------------------------------------------------
+
+    def keep_out(self, name: str, kept: Kept) -> None:
+        """A member that is not to be in cohorts; the first reason stays."""
+        with self._write() as db:
+            db.execute(
+                "insert or ignore into kept_out values (?, ?, ?, ?)",
+                (name, kept.round, kept.reason, kept.since),
+            )
+
+    def readmit(self, name: str) -> bool:
+        """Let a member back in; whether it was kept out."""
+        if self._layout < 2:
+            return False
+        with self._write() as db:
+            return db.execute("delete from kept_out where name = ?", (name,)).rowcount > 0
+
+    def kept_out(self) -> dict[str, Kept]:
+        """By name. On a connection of its own: it is asked by the event loop, and waits for no commit."""
+        if self._layout < 2:
+            return {}
+        db = self._connect("ro")
+        try:
+            rows = db.execute("select name, round, reason, since from kept_out order by name").fetchall()
+        finally:
+            db.close()
+        return {name: Kept(round_, reason, since) for name, round_, reason, since in rows}
+
+    # ----- around -----------------------------------------------------------------------------
+
     def writable(self) -> None:
         """Raises `sqlite3.Error` or `OSError` if nothing could be saved now."""
         with self._lock:
@@ -224,13 +287,27 @@ class Store:
             ).rowcount
 
 
-def _alone(path: Path) -> IO[bytes]:
-    """A lock that ends with the process: two aggregators on one file would fork the log."""
-    guard = path.open("ab")
+def _private(file: Path) -> None:
+    """Make the file its owner's only: members' names are in it. What SQLite writes beside it has its mode."""
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    for path in (file, file.with_name(file.name + "-wal"), file.with_name(file.name + "-shm")):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # somebody else's, who lets us write
+            path.chmod(0o600)
+
+
+def _alone(path: Path) -> sqlite3.Connection:
+    """A lock that ends with the process: two aggregators on one file would fork the log.
+
+    SQLite's own, on a file of its own: every system has it, and it is in no reader's way.
+    """
+    _private(path)
+    guard = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
     try:
-        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        guard.execute("begin exclusive")
+    except sqlite3.OperationalError as error:
         guard.close()
+        if "locked" not in str(error):
+            raise
         raise ParameterError(
             f"{path.parent} is in use: another aggregator is running from it",
             hint="stop that one first, or give this one another `--state`",
@@ -239,4 +316,23 @@ def _alone(path: Path) -> IO[bytes]:
 
 
 def _row(row: tuple[Any, ...]) -> RoundRow:
-    return RoundRow(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]))
+    return RoundRow(row[0], row[1], row[2], row[3], row[4], _cut(json.loads(row[5])))
+
+
+def _cut(found: Any) -> Any:
+    """The same, with no list and no text longer than what is written today: others have to read it whole."""
+    if isinstance(found, str):
+        return found[:LONGEST]
+    if isinstance(found, list):
+        return [_cut(item) for item in found[:_MOST]]
+    if isinstance(found, dict):
+        return {key[:LONGEST]: _cut(value) for key, value in list(found.items())[:_MOST]}
+    return found
+
+
+def born(rows: list[RoundRow], version: int) -> float | None:
+    """When a version was made, as far as the rounds that are remembered tell."""
+    for row in reversed(rows):
+        if row.details.get("version") == version:
+            return row.opened + (row.seconds or 0.0)
+    return None

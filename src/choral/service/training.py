@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,9 +138,10 @@ class Training:
             sqlite3.OperationalError, OSError: it could not be saved; `save` tries again.
         """
         with self._lock:
-            known = self._store.record_of(round_id)
-            if known is not None:
-                return known
+            with contextlib.suppress(sqlite3.OperationalError):  # if it is not known now, `append` will know
+                known = self._store.record_of(round_id)
+                if known is not None:
+                    return known
             staleness = self.head.version - base.version
             if staleness + oldest > self._task.max_staleness or self.over:
                 raise RoundAborted(
