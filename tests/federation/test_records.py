@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from hashlib import sha256
 
-import numpy as np
 import pytest
 
 from choral.errors import ParameterError, RecordError, WireError
@@ -127,8 +127,51 @@ def test_totals_come_out_of_a_sum_as_they_went_in():
         Totals(0).encode()
 
 
-def test_nonsense_in_totals_is_no_metric_and_no_failure():
-    assert replace(LOG[1], totals=(1, 2)).metrics is None
-    wild = replace(LOG[1], totals=(2**64 - 1,) * 6).metrics
-    assert wild is not None
-    assert np.isfinite(wild.loss)
+GOOD = Totals(30, examples=12, correct=5, loss=3.5)
+MOST = Totals(1, examples=2.0**60).encode()[1]  # of one member
+
+
+def words(totals: Totals, **changes: int) -> tuple[int, ...]:
+    """As they would be in a sum: a word may be anything."""
+    found = {f.name: int(word) for f, word in zip(fields(Totals), totals.encode(), strict=True)}
+    return tuple((found | changes).values())
+
+
+@pytest.mark.parametrize(
+    "totals",
+    [
+        (1, 2),
+        (2**64 - 1,) * 6,
+        words(replace(GOOD, correct=13)),
+        words(replace(GOOD, correct=-1)),
+        words(replace(GOOD, loss=-0.01)),
+        words(replace(GOOD, examples=-12, correct=-13)),
+        words(GOOD, examples=3 * int(MOST) + 2**20),
+        words(GOOD, loss=3 * int(MOST) + 2**20),
+    ],
+)
+def test_metrics_that_no_honest_cohort_can_have_count_as_not_measured(totals):
+    """One negative loss would be the best version for ever, and with patience it ended the training."""
+    record = replace(LOG[1], totals=totals)
+    assert record.metrics is None
+
+
+def test_metrics_at_the_edge_of_what_can_be_are_metrics():
+    for totals in (GOOD, replace(GOOD, correct=12, loss=0.0), replace(GOOD, examples=0, correct=0, loss=0)):
+        assert replace(LOG[1], totals=words(totals)).metrics == totals
+    everything = {name: 3 * int(MOST) for name in ("examples", "correct", "loss")}
+    assert replace(LOG[1], totals=words(GOOD, **everything)).metrics is not None
+
+
+def test_two_aggregators_logs_have_nothing_in_common_from_the_first_record_on():
+    """The same task, model and rule: else a ctx, and so a round's name, would be the same with both."""
+    mine, other = LOG[0], first(STRANGER, TASK, b"p" * 32, b"s" * 32)
+    assert mine.previous == sha256(b"choral/1 origin\0" + AGGREGATOR.public).digest()
+    assert mine.digest != other.digest
+    assert mine.context != other.context
+    copied = sign(AGGREGATOR, replace(other, signature=bytes(64)))  # a log that another one began
+    with pytest.raises(RecordError, match="version 0 does not name the aggregator's key"):
+        check([copied])
+    with pytest.raises(RecordError, match="does not name") as error:
+        check([sign(AGGREGATOR, replace(mine, previous=bytes(32)))])
+    assert "before 0.2" in error.value.hint

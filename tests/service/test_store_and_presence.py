@@ -9,10 +9,15 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from choral.errors import ParameterError, RecordError, RoundAborted
+from choral.federation.provision import INITIAL
 from choral.federation.totals import Totals
+from choral.learning import model_file
+from choral.learning.update import flatten
+from choral.primitives.fixed_point import encode
 from choral.protocol.aggregator import Total
 from choral.service import settings
 from choral.service.presence import Presence
@@ -133,8 +138,6 @@ def test_a_version_its_model_and_its_round_are_stored_together_or_not_at_all(tmp
 
 
 def total(home: House, weight: int = 30) -> Total:
-    import numpy as np  # noqa: PLC0415
-
     main = np.full(home.aggregator.task.dimension, 1000, np.uint32)
     return Total(main, Totals(weight).encode(), ("m1", "m2", "m3"), ())
 
@@ -164,19 +167,51 @@ def test_a_restart_goes_on_from_the_very_same_model(tmp_path, home):
     store.close()
 
 
-@pytest.mark.parametrize("weight", [1, 0, 301, 2**40])
+def honest(home: House, value: int) -> Total:
+    """A sum of three that all have this weight, and the largest coordinates that they can."""
+    plan = home.aggregator.task.plan
+    found = total(home, 3 * value)
+    one = encode(np.full(home.aggregator.task.dimension, np.float32(-plan.clip)), value, plan).vector
+    found.main[:] = 3 * one
+    return found
+
+
+@pytest.mark.parametrize("weight", [0, 2, 301, 2**40])
 def test_a_sum_of_weights_that_cannot_be_is_no_version(tmp_path, home, weight):
     store = Store(tmp_path / "state")
     training = Training(home.aggregator, store)
     bad = total(home)
     bad.auxiliary[0] = weight
-    if weight == 1:
+    with pytest.raises(RoundAborted, match="impossible for 3 members: one of m1, m2, m3 sent") as error:
         training.apply(bad, training.head, b"r" * 32, lambda record: row(1, "done"))
-        return
-    with pytest.raises(RoundAborted, match="impossible"):
-        training.apply(bad, training.head, b"r" * 32, lambda record: row(1, "done"))
+    assert error.value.culprits == error.value.proven == ()  # nobody can tell who
     assert training.head.version == 0
     store.close()
+
+
+@pytest.mark.parametrize("weight", [1, 7, 100])
+def test_a_mean_is_as_large_as_members_clip_and_not_larger(tmp_path, home, weight):
+    """A forged weight made it millions of times as large, and the next version unusable."""
+    store = Store(tmp_path / "state")
+    training = Training(home.aggregator, store)
+    forged = honest(home, weight)
+    forged.auxiliary[0] = 3 * weight - 1 if weight > 1 else 3
+    if weight == 1:
+        forged.main[2] -= 2  # beyond what three can round
+    with pytest.raises(RoundAborted, match="no member sends more than 8") as error:
+        training.apply(forged, training.head, b"r" * 32, lambda record: row(1, "done"))
+    assert error.value.culprits == ()
+    assert training.head.version == 0
+    training.apply(honest(home, weight), training.head, b"s" * 32, lambda record: row(2, "done"))
+    assert training.head.version == 1
+    np.testing.assert_allclose(np.abs(training._model - _initial(home)), 8.0, rtol=1e-6)
+    store.close()
+
+
+def _initial(home: House) -> np.ndarray:
+    task = home.aggregator.task
+    data = (home.root / "aggregator" / INITIAL).read_bytes()
+    return flatten(model_file.decode(data, task.arrays), task.arrays)
 
 
 def test_a_store_of_another_task_or_a_changed_record_is_refused(tmp_path, home):

@@ -6,6 +6,7 @@ refused, so that the aggregator can neither fork the log nor roll it back unnoti
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,7 +32,7 @@ class Record:
         version: 0 for the initial model, then one more a record.
         parameters: SHA-256 of the model's safetensors.
         rule_state: digest of the rule's state after this version.
-        previous: digest of the record before; zeros for version 0.
+        previous: digest of the record before; for version 0 `origin` of the aggregator's key.
         base: digest of the record that the round's cohort stood on (§4); zeros for version 0.
         round_id: the round whose sum is in this version; zeros for version 0.
         survivors: U3 of that round, in roster order.
@@ -62,10 +63,14 @@ class Record:
 
     @property
     def metrics(self) -> Totals | None:
-        """What the survivors' held-out data said about the base of this version."""
+        """What the survivors' held-out data said about the base of this version.
+
+        None also for totals that no honest cohort can have: somebody lied, and nothing was measured (§6.4).
+        """
         if len(self.totals) != Totals.WORDS:
             return None
-        return Totals.decode(np.array(self.totals, np.uint64))
+        found = Totals.decode(np.array(self.totals, np.uint64))
+        return found if found.possible(len(self.survivors)) else None
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,13 @@ class Records:
 
 def first(identity: Identity, task: bytes, parameters: bytes, rule_state: bytes) -> Record:
     """Version 0, signed."""
-    return sign(identity, Record(0, task, parameters, rule_state, NONE, NONE, NONE, (), (), bytes(64)))
+    previous = origin(identity.public)
+    return sign(identity, Record(0, task, parameters, rule_state, previous, NONE, NONE, (), (), bytes(64)))
+
+
+def origin(aggregator: bytes) -> bytes:
+    """What version 0 follows from: whose log it is, and so whose ctx and masks these are (§5.2)."""
+    return hashlib.sha256(b"choral/1 origin\0" + aggregator).digest()
 
 
 def follow(before: Record | None, record: Record, *, aggregator: bytes, task: bytes) -> Record:
@@ -102,7 +113,12 @@ def follow(before: Record | None, record: Record, *, aggregator: bytes, task: by
         )
     if record.version != version:
         raise RecordError(f"{where} came where version {version} was expected")
-    if record.previous != (NONE if before is None else before.digest):
+    if before is None and record.previous != origin(aggregator):
+        raise RecordError(
+            "version 0 does not name the aggregator's key",
+            hint="a Choral before 0.2 began this log, or another aggregator did: it cannot be gone on with",
+        )
+    if before is not None and record.previous != before.digest:
         raise RecordError(
             f"{where} does not follow from the version that this participant has seen",
             hint="the aggregator's log was rolled back or forked; do not go on with it",

@@ -55,6 +55,11 @@ class Totals:
         weight, *metrics = (int(word) for word in words)
         return cls(weight, *map(from_fixed, metrics))
 
+    def possible(self, members: int) -> bool:
+        """Whether so many honest members can have these metrics in sum (§6.4)."""
+        most = members * _LARGEST
+        return 0 <= self.correct <= self.examples <= most and 0 <= self.loss <= most
+
     @property
     def accuracy(self) -> float | None:
         """None also where nothing was right: a model that does not classify counts none (§6.1)."""

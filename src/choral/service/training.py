@@ -26,6 +26,7 @@ from choral.learning.update import Schema, flatten, schema_of
 from choral.primitives.fixed_point import RingPlan, decode
 from choral.protocol.aggregator import Total
 from choral.protocol.transcript import sign
+from choral.service.apart import some
 from choral.service.store import RoundRow, Store
 
 _BLOCK = 1 << 16  # coordinates that are decoded at once
@@ -149,11 +150,7 @@ class Training:
                     f" {self.head.version} came first"
                 )
             totals = Totals.decode(total.auxiliary)
-            if not 1 <= totals.weight <= len(total.survivors) * self._task.weight_cap:
-                raise RoundAborted(
-                    f"a sum of weights of {totals.weight} is impossible for {len(total.survivors)} members",
-                    hint="a member sent nonsense in its totals; nobody can tell which",
-                )
+            self._expect_honest(total, totals.weight)
             words, survivors = tuple(int(word) for word in total.auxiliary), total.survivors
             mean = _mean(total.main, totals.weight, self._task.plan)
             del total
@@ -181,6 +178,22 @@ class Training:
             self._next = _Step(record, {record.parameters: data, digest: kept}, model, state, row)
             return self._save()
 
+    def _expect_honest(self, total: Total, weights: int) -> None:
+        """Raises `RoundAborted` for what no cohort of honest members can have made (§6.4)."""
+        members, plan = len(total.survivors), self._task.plan
+        if not members <= weights <= members * plan.weight_cap:
+            raise _lied(total, f"a sum of weights of {weights} is impossible for {members} members")
+        # each rounded its own coordinate by at most half
+        most = plan.largest * weights / plan.weight_cap + members / 2
+        signed = total.main.view(np.int32)
+        found = max(-int(signed.min()), int(signed.max()))
+        if found > most:
+            mean = found * plan.step * plan.weight_cap / weights
+            raise _lied(
+                total,
+                f"a coordinate of the mean would be {mean:.3g}, and no member sends more than {plan.clip:g}",
+            )
+
     def save(self) -> Record:
         """What `apply` made last and could not save, once more. Raises as that does."""
         with self._lock:
@@ -195,6 +208,13 @@ class Training:
         self._bases[step.record.context] = step.record
         self._progress = self._progress.after(step.record)
         return step.record
+
+
+def _lied(total: Total, what: str) -> RoundAborted:
+    return RoundAborted(
+        f"{what}: one of {some(total.survivors)} sent what no honest member sends",
+        hint="nobody can tell who: the aggregator knows the sum alone. Its members go on to a new round",
+    )
 
 
 def _mean(total: NDArray[np.uint32], weights: int, plan: RingPlan) -> Vector:
