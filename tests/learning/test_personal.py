@@ -87,3 +87,19 @@ def test_a_task_names_what_is_personal():
     assert isinstance(trainer, Personal)
     assert trainer.trainer == MLP(8, 5, 3)
     assert isinstance(built_in("softmax", 8, 3, {}), Softmax)
+
+
+def test_a_list_of_patterns_may_have_blanks():
+    trainer = built_in("mlp", 8, 3, {"personal": "output.*, hidden.bias"})
+    assert list(trainer.initial(np.random.default_rng(0))) == ["hidden.weight"]
+
+
+def test_a_place_where_the_head_cannot_be_kept_gets_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "head", tmp_path):
+        with pytest.raises(ParameterError, match="cannot be read"):
+            personal().kept_in(place)
+    gone = personal(keep=tmp_path / "gone" / "head")
+    with pytest.raises(ParameterError, match="cannot be written") as caught:
+        gone.train(start(), X, Y, np.random.default_rng(0))
+    assert "Errno" not in caught.value.reason

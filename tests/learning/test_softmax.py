@@ -176,7 +176,7 @@ def test_a_task_names_a_built_in_model():
         ("softmax", {"batch": "32"}, "batch is '32'"),
         ("softmax", {"rate": 0.0}, "rate is 0.0, expected a number above 0"),
         ("softmax", {"rate": float("nan")}, "rate is nan"),
-        ("softmax", {"rate": 10**400}, "rate is 1000"),
+        ("softmax", {"rate": 10**400}, "rate is a number of too many digits"),
         ("softmax", {"rate": "fast"}, "rate is 'fast', expected a number"),
         ("softmax", {"l2": -1}, "l2 is -1, expected at least 0"),
         ("softmax", {"l2": 10, "rate": 0.1}, "l2 is 10, expected at least 0 and below 1 / rate"),
@@ -185,6 +185,15 @@ def test_a_task_names_a_built_in_model():
 def test_what_a_task_may_not_say_is_refused_by_name(name, options, message):
     with pytest.raises(ParameterError, match=message):
         built_in(name, 64, 10, options)
+
+
+@pytest.mark.parametrize("option", ["rate", "l2", "mu", "epochs", "batch"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400, -1, "x", True, None])
+def test_every_option_that_is_no_possible_number_is_refused_with_a_hint(option, value):
+    with pytest.raises(ParameterError, match=f"{option} is ") as caught:
+        built_in("softmax", 4, 3, {option: value})
+    assert caught.value.hint
+    assert len(caught.value.reason) < 200
 
 
 @pytest.mark.parametrize(("features", "classes"), [(0, 10), (64, 1), (64, -1)])

@@ -337,10 +337,12 @@ def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes `path`'s place once it is complete and on disk."""
     if not path.name:
         _refuse(path, "no name of a file", "a place for a .npy file", "for example client_1_data.npy")
-    if path.exists() and not path.is_file():  # a device must not be replaced by a file
-        _refuse(path, "something that is no file", "a place for a .npy file", "for example client_1_data.npy")
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
+        if path.exists() and not path.is_file():  # a device must not be replaced by a file
+            _refuse(
+                path, "something that is no file", "a place for a .npy file", "for example client_1_data.npy"
+            )
         with unfinished.open("xb") as file:
             yield file
             file.flush()

@@ -7,7 +7,7 @@ examples, the way from stored pixels to numbers.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from choral.learning.trainer import Evaluation, Examples, Labels, Parameters
 from choral.learning.update import Schema, flatten, own_copy
 
 Matrix: TypeAlias = NDArray[np.float32]
+
+_MOST = 1_000_000_000  # of anything that is counted or multiplied
 
 _BLOCK = 4096
 """Rows evaluated at once: bounds the memory, and changes no count and (nearly) no loss."""
@@ -60,18 +62,28 @@ def check(model: Model, counts: dict[str, int]) -> None:
     """Raises `ParameterError` for options out of range. `counts`: of each whole number, the least."""
     for name, least in {"features": 1, "classes": 2, "epochs": 1, "batch": 1, **counts}.items():
         value = getattr(model, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ParameterError(f"{name} is {value!r}, expected a whole number of at least {least}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+            _refuse(name, value, f"a whole number of at least {least}", f"for example {name}={max(least, 2)}")
     for name in ("rate", "l2", "mu"):
         value = getattr(model, name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ParameterError(f"{name} is {value!r}, expected a number")
+        # a whole number beyond all floats would fail where it is multiplied
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _MOST:
+            _refuse(name, value, "a number", f"for example {name}=0.1")
     if not 0 < model.rate <= 1e6:
-        raise ParameterError(f"rate is {model.rate!r}, expected a number above 0, at most 1e6")
+        _refuse("rate", model.rate, "a number above 0, at most 1e6", "0.01 to 1 are usual")
     if not 0 <= model.l2 * model.rate < 1:  # at 1, a step forgets the whole weight
-        raise ParameterError(f"l2 is {model.l2!r}, expected at least 0 and below 1 / rate")
+        _refuse("l2", model.l2, "at least 0 and below 1 / rate", "0 is none, 0.0001 is usual")
     if not model.mu >= 0 or not (model.l2 + model.mu) * model.rate < 1:
-        raise ParameterError(f"mu is {model.mu!r}, expected at least 0 and, with l2, below 1 / rate")
+        _refuse(
+            "mu", model.mu, "at least 0 and, with l2, below 1 / rate", "0 is none, 0.001 to 0.1 are usual"
+        )
+
+
+def _refuse(name: str, value: object, expected: str, hint: str) -> NoReturn:
+    found = (
+        repr(value) if not isinstance(value, int) or abs(value) <= _MOST else "a number of too many digits"
+    )
+    raise ParameterError(f"{name} is {found}, expected {expected}", hint=hint)
 
 
 def descend(

@@ -56,7 +56,8 @@ class Personal:
         if not own or len(own) == len(whole):
             raise ParameterError(
                 f"personal arrays {', '.join(patterns) or '(none)'} of {sorted(whole)}:"
-                " expected some to be personal and some to be shared"
+                " expected some to be personal and some to be shared",
+                hint="patterns as in a shell: output.*",
             )
         self._schema = schema_of(own)
         self._own.update(own_copy(own, self._schema))
@@ -76,11 +77,20 @@ class Personal:
 
         Raises:
             UpdateError: what is there is not this model's.
+        ParameterError: it cannot be read.
         """
         other = object.__new__(Personal)
         other.__dict__.update(self.__dict__, keep=file, _own=dict(self._own))
-        if file.exists():
-            other._own.update(model_file.decode(file.read_bytes(), self._schema))
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            return other
+        except OSError as error:
+            raise ParameterError(
+                f"{file}: cannot be read ({error.strerror or error}), expected this member's own arrays",
+                hint="whoever runs the member must be able to read and write its state folder",
+            ) from error
+        other._own.update(model_file.decode(data, self._schema))
         return other
 
     def initial(self, rng: np.random.Generator) -> Parameters:
@@ -88,14 +98,24 @@ class Personal:
         return self._shared(self.trainer.initial(rng))
 
     def train(self, parameters: Parameters, X: Examples, y: Labels, rng: np.random.Generator) -> Parameters:
-        """Train the whole model, keep what is personal, return what is shared."""
+        """Train the whole model, keep what is personal, return what is shared.
+
+        Raises:
+            ParameterError: what is personal cannot be written.
+        """
         whole = self.trainer.train({**parameters, **self._own}, X, y, rng)
         own = own_copy({name: array for name, array in whole.items() if self.is_personal(name)}, self._schema)
         self._own.update(own)  # in place: `at` shares it
         if self.keep is not None:
             unfinished = self.keep.with_name(f".{self.keep.name}.new")
-            unfinished.write_bytes(model_file.encode(own))
-            unfinished.replace(self.keep)
+            try:
+                unfinished.write_bytes(model_file.encode(own))
+                unfinished.replace(self.keep)
+            except OSError as error:
+                raise ParameterError(
+                    f"{self.keep}: cannot be written ({error.strerror or error})",
+                    hint="check that the folder is there, is writable and has room",
+                ) from error
         return self._shared(whole)
 
     def evaluate(self, parameters: Parameters, X: Examples, y: Labels) -> Evaluation:

@@ -212,7 +212,12 @@ def built_in(name: str, features: int, classes: int, options: Mapping[str, Any])
     known = {field.name for field in fields(models[name])} - {"features", "classes"}
     for option in options:
         if option not in known | {"personal"}:
-            raise ParameterError(f"model {name!r} has no option {option!r}, expected some of {sorted(known)}")
+            raise ParameterError(
+                f"model {name!r} has no option {option!r}, expected some of {sorted(known | {'personal'})}",
+                hint="options are NAME=VALUE, as in epochs=5",
+            )
     own = {option: value for option, value in options.items() if option != "personal"}
     model = models[name](features=features, classes=classes, **own)
-    return Personal(model, *str(options["personal"]).split(",")) if "personal" in options else model
+    if "personal" not in options:
+        return model
+    return Personal(model, *(pattern.strip() for pattern in str(options["personal"]).split(",")))
