@@ -117,6 +117,21 @@ def test_a_model_of_ones_own(tmp_path):
     np.testing.assert_allclose(found["accuracy"], [0.125, 0.25, 0.375], atol=0.01)
 
 
+def test_a_model_that_does_not_classify_has_no_accuracy(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "from choral.learning import Evaluation\n"
+        "class Mean:\n"
+        "    def initial(self, rng): return {'w': np.zeros(3, np.float32)}\n"
+        "    def train(self, p, X, y, rng): return {'w': p['w'] + np.float32(0.5)}\n"
+        "    def evaluate(self, p, X, y): return Evaluation(len(y), 0, 1.0, classified=False)\n"
+    )
+    found = run(*SMALL, "--model", f"{tmp_path / 'mine.py'}:Mean", "--json")
+    assert "0.0%" not in found.stderr
+    assert "nan" not in found.stderr
+    assert json.loads(found.stdout)["accuracy"] == [None] * 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

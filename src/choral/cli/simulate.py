@@ -220,7 +220,9 @@ def _object(
     return {
         "rounds": summary.rounds,
         "version": simulation.version,
-        "accuracy": [round(report.measured.accuracy, 6) for report in reports],
+        "accuracy": [
+            round(report.measured.accuracy, 6) if report.measured.classified else None for report in reports
+        ],
         "survivors": [len(report.survivors) for report in reports],
         "dropped": [{name: phase.value for name, phase in report.dropped.items()} for report in reports],
         "aborted": [

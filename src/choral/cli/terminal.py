@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -147,7 +148,7 @@ def version(text: str) -> int | str:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}%"
 
 
 def size(count: float) -> str:

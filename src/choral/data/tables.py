@@ -116,9 +116,8 @@ def from_csv(
     path = Path(path)
     if len(delimiter) != 1 or delimiter in '\r\n"':
         _refuse(path, f"the delimiter {delimiter!r}", "one character", "--delimiter ';', or tab")
-    if decimal not in (".", ",") or decimal == delimiter:
-        _refuse(path, f"the decimal sign {decimal!r}", "a point, or a comma in a file with another delimiter",
-                "--delimiter ';' --decimal ,")  # fmt: skip
+    if decimal not in (".", ","):
+        _refuse(path, f"the decimal sign {decimal!r}", "a point or a comma", "--decimal , reads 3,14")
     if one_hot and pixels:
         _refuse(path, "one-hot columns among pixels", "either", "leave out --pixels, and scale the values")
     images: list[NDArray[Any]] = []
@@ -163,8 +162,8 @@ def _opened(path: Path, encoding: str | None) -> Iterator[io.TextIOWrapper]:
     except UnicodeError as error:
         _refuse(
             path,
-            f"a file that is not in {encoding or 'UTF-8'} ({error})",
-            "text in the encoding that was given",
+            f"bytes that are no text ({error})",
+            f"a CSV file in {encoding or 'UTF-8'}",
             "--encoding cp1252 is what Excel writes in Western Europe",
         )
     except LookupError:
@@ -186,7 +185,7 @@ def _check_names(path: Path, names: Sequence[str], label: str) -> None:
     if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
         sign = "tab" if other == "\t" else f"{other!r}"
         hint = f"the values seem to be separated by {other!r}: --delimiter {sign}"
-    elif near := [name for name in names if name.casefold() == label.strip().casefold()]:
+    elif near := [name for name in names if name.casefold().strip(",;") == label.strip().casefold()]:
         hint = f"--label {shown(near[0])}"
     elif names and all(_is_number(name) for name in names):
         hint = "the first line has to name the columns; this one holds values"
@@ -330,9 +329,7 @@ def _refuse_value(path: Path, text: str, line: int, name: str, *, pixels: bool, 
     if text.casefold() in _MISSING:
         hint = f"fill in or drop what is missing, the same way at every member, or {left_out}"
     elif decimal == "." and re.fullmatch(r"[+-]?\d+,\d+", text):
-        hint = (
-            "--decimal , reads numbers with a decimal comma, --delimiter ';' values with a semicolon between"
-        )
+        hint = "if 3,14 is three and a bit, --decimal , reads it; a comma that separates thousands has to go"
     elif decimal == "," and _is_number(text):
         hint = "a point in a number may separate thousands here: write them without, or leave out --decimal"
     elif _is_number(text):
