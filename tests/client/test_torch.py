@@ -137,6 +137,17 @@ def test_a_frozen_backbone_is_neither_moved_nor_sent():
     assert torch.equal(model.module.conv.weight, before)
 
 
+def test_a_module_that_was_given_begins_where_it_was_also_after_training():
+    net = Net()
+    model = TorchTrainer(net, sgd, shape=(1, 4, 4))
+    start = model.initial(np.random.default_rng(0))
+    trained = model.train(start, X, Y, np.random.default_rng(1))
+    assert not np.array_equal(trained["head.weight"], start["head.weight"])
+    same(model.initial(np.random.default_rng(0)), start)
+    with pytest.raises(ParameterError, match="the same one every time"):
+        TorchTrainer(lambda: net, sgd, shape=(1, 4, 4)).initial(np.random.default_rng(0))
+
+
 def test_a_personal_head_and_a_personal_normalisation_stay_at_home():
     model = Personal(trainer(), "head.*", "norm.*")
     start = model.initial(np.random.default_rng(0))

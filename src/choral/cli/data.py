@@ -106,7 +106,11 @@ def _splitting(command: Any) -> Any:
     help="Part kept aside as test_data.npy.",
 )
 @click.option(
-    "--count", default=3000, show_default=True, type=click.IntRange(10), help="Of synthetic digits."
+    "--count",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(10, 1_000_000),
+    help="Of synthetic digits.",
 )
 def split(folder: Path, source: str, members: int, split: str, test: float, count: int, seed: int) -> None:
     """Make client_1_data.npy, client_2_data.npy … in FOLDER."""

@@ -103,10 +103,24 @@ class TorchTrainer:
         self.module.to(device)
         self._check()
         self._constants = {name: buffer.clone() for name, buffer in self._unshared()}
+        given = self._shared(self.module) if isinstance(module, nn.Module) else ()
+        self._given = {name: _array(tensor) for name, tensor in given}  # training moves the module itself
 
     def initial(self, rng: np.random.Generator) -> Parameters:
-        """The module as it is made under this generator's seed; a module that was given, as it is."""
-        return {name: _array(tensor) for name, tensor in self._shared(self._made(rng))}
+        """The module as it is made under this generator's seed; a module that was given, as it was.
+
+        Raises:
+            ParameterError: a function that gives one and the same module, which may have been trained since.
+        """
+        if self._given:
+            return {name: array.copy() for name, array in self._given.items()}
+        made = self._made(rng)
+        if made is self.module:
+            raise ParameterError(
+                "the module is not made anew, it is the same one every time",
+                hint="hand over the module itself, or a function that makes one, as its class does",
+            )
+        return {name: _array(tensor) for name, tensor in self._shared(made)}
 
     def train(self, parameters: Parameters, X: Examples, y: Labels, rng: np.random.Generator) -> Parameters:
         """Local training; X float32 or uint8 (n, features), y integer (n,).
