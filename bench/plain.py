@@ -13,13 +13,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from quart import Quart, Response, request
 
+from choral import client
 from choral.cli import main
-from choral.client import member
+from choral.client.learner import Update
+from choral.client.member import Member
+from choral.client.over_http import OverHttp
 from choral.federation.records import Record
 from choral.protocol import wire
 from choral.protocol.access import verify_access
@@ -99,15 +102,18 @@ def _add(state: dict[str, Any], body: memoryview, d: int, a: int) -> None:
     state["auxiliary"] += np.frombuffer(body, "<u8", a, 4 + 4 * d)
 
 
-async def _contribute(self: Any, base: Record, update: Any) -> None:
-    transport = self.aggregator.transport
-    await transport.send("POST", "/bench/join")
-    pieces = [b"\0\0\0\0", update.vector.data.cast("B"), update.totals.encode().data.cast("B")]
-    record = wire.decode(Record, await transport.send("PUT", "/bench/plain", pieces))
-    await self.log.newer_than(record.version - 1)
+class Plain(Member):
+    """A member that joins, and sends its update as it is."""
+
+    async def contribute(self, base: Record, update: Update) -> None:
+        transport = cast(OverHttp, self.aggregator).transport
+        await transport.send("POST", "/bench/join")
+        pieces = [b"\0\0\0\0", update.vector.data.cast("B"), update.totals.encode().data.cast("B")]
+        record = wire.decode(Record, await transport.send("PUT", "/bench/plain", pieces))
+        await self.log.newer_than(record.version - 1)
 
 
 if __name__ == "__main__":
     service.create_app = create_app
-    member.Member._contribute = _contribute  # type: ignore[method-assign]
+    client.Member = Plain  # type: ignore[misc]
     main()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from choral.client.journal import Journal
 from choral.client.member import Member
-from choral.errors import ChoralError, OutOfPhase, RoundAborted, Superseded, UnknownRound
+from choral.errors import ChoralError, OutOfPhase, Superseded, UnknownRound
 from choral.federation import records
 from choral.federation.enrolment import Participant
 from choral.federation.provision import INITIAL
@@ -104,7 +104,7 @@ class Federation:
         self.log = [first]
         self.fails: Callable[[int, Phase], ChoralError | None] = lambda number, phase: None
         self.rounds = 0
-        self.forming: Live | None = None
+        self.forming: list[Live] = []
         self.live: dict[bytes, Live] = {}
         self.sums: list[Totals] = []
         self.vectors: list[tuple[str, int]] = []
@@ -158,7 +158,7 @@ class Federation:
             for phase in PHASES:
                 await self._collect(live, phase)
                 if phase is Phase.ADVERTISE:
-                    self.forming = None
+                    self.forming.remove(live)
                 if error := self.fails(number, phase):
                     raise error
                 machine.close()
@@ -169,6 +169,8 @@ class Federation:
                 live.closed[phase].set()
         except ChoralError as error:
             live.failure = error
+            if live in self.forming:
+                self.forming.remove(live)
             for event in live.closed.values():
                 event.set()
 
@@ -256,22 +258,21 @@ class Seat:
         base = federation.head
         if advertise.ctx != base.context or base.version >= federation.me.task.rounds:
             raise Superseded("the newest is another")
-        live = federation.forming
-        if live is not None and self._apart(live):
-            await asyncio.sleep(1.0)
-            raise RoundAborted("a cohort with somebody that this member does not stand with")
-        if live is None:
+        for live in federation.forming:
+            if self._fits(live):
+                break
+        else:
             machine = AggregatorRound(federation.me.federation.pinned, federation.me.parameters, base.context)
-            live = federation.forming = Live(machine, base)
+            live = Live(machine, base)
+            federation.forming.append(live)
             live.driver = asyncio.create_task(federation.drive(live))  # type: ignore[attr-defined]
         live.machine.withdraw(self.name)
         return await self._answer(live, advertise, Phase.ADVERTISE, live.machine.roster)
 
-    def _apart(self, live: Live) -> bool:
+    def _fits(self, live: Live) -> bool:
         apart = self.federation.apart
         there = live.machine.received(Phase.ADVERTISE)
-        mine = apart[self.name]
-        return any(other in mine or self.name in apart.get(other, ()) for other in there)
+        return not any(other in apart[self.name] or self.name in apart.get(other, ()) for other in there)
 
     async def share(self, shares: Any) -> Any:
         live = self._find(shares.round_id)

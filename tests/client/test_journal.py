@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from choral.client.journal import FILE, Journal
+from choral.client.journal import FILE, NOTHING, Journal
 from choral.errors import ParameterError, SpentError, TwoProcesses
 from choral.federation.records import NONE, Record
+from choral.protocol import wire
 
 BASE = Record(0, bytes(32), b"\x01" * 32, bytes(32), NONE, NONE, NONE, (), (), bytes(64))
 
@@ -100,3 +102,50 @@ os.kill(os.getpid(), signal.SIGKILL)
     journal = Journal(tmp_path)
     assert journal.attempts(BASE) == len(process.stdout.split()) == 5
     journal.close()
+
+
+def test_a_journal_of_an_earlier_release_is_taken_over_with_all_its_rows(tmp_path):
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.executescript("""
+            create table head (one integer primary key check (one = 1), data blob not null);
+            create table spent (
+                round_id blob primary key, base integer not null, parameters blob not null,
+                digest blob not null
+            );
+            create unique index spent_once on spent (digest);
+        """)
+        db.execute("insert into head values (1, ?)", (wire.encode(BASE),))
+        for i in range(4):
+            db.execute(
+                "insert into spent values (?, ?, ?, ?)", (bytes([i]) * 32, i, BASE.parameters, bytes([i]))
+            )
+    db.close()
+    (tmp_path / FILE).chmod(0o644)
+    for _ in range(2):
+        journal = Journal(tmp_path)
+        assert journal.head() == BASE
+        assert journal.attempts(BASE) == journal.told(BASE) == journal.sent() == 4
+        assert journal.spent(BASE, bytes([2]))
+        assert journal.last().round_id == bytes([3]) * 32
+        with pytest.raises(SpentError):
+            journal.spend(b"z" * 32, BASE, bytes([2]))
+        journal.close()
+    journal = Journal(tmp_path)
+    journal.spend(b"z" * 32, replace(BASE, parameters=bytes(32)), bytes([2]))  # the same from another model
+    journal.close()
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_vector_that_says_nothing_may_go_out_again_and_counts_as_an_attempt(journal):
+    for i in range(3):
+        journal.spend(bytes([i]) * 32, BASE, NOTHING)
+    assert (journal.attempts(BASE), journal.told(BASE), journal.sent()) == (3, 0, 3)
+
+
+def test_a_journal_of_a_later_release_is_left_alone(tmp_path):
+    Journal(tmp_path).close()
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.execute("pragma user_version = 99")
+    db.close()
+    with pytest.raises(ParameterError, match="layout 99 is of a later release"):
+        Journal(tmp_path)

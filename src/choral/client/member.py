@@ -108,7 +108,7 @@ class Member:
             journal, total=me.task.rounds + federation.spare_sends, per_model=federation.sends_per_model,
             clock=self._clock,
         )  # fmt: skip
-        self._company = Company(federation.pinned.keys() - {me.name}, federation.minimum, self._clock)
+        self.company = Company(federation.pinned.keys() - {me.name}, federation.minimum, self._clock)
         self._repeats = Repeats()
         self._aborted = 0  # rounds in a row
         self._too_large = 0
@@ -181,7 +181,7 @@ class Member:
                 await self._pause(head, seconds)
                 if self.head is not head or self.log.over:
                     continue
-            await self._contribute(head, update)
+            await self.contribute(head, update)
         head = self.head
         measured = await asyncio.to_thread(self._learner.measure, await self.log.model(head))
         known = measured.examples and measured.classified
@@ -213,7 +213,7 @@ class Member:
 
     # ----- one update, until it is in or spent ------------------------------------------------
 
-    async def _contribute(self, base: Record, update: Update) -> None:
+    async def contribute(self, base: Record, update: Update) -> None:
         """Offer an update to cohorts until it was sent once or is too old."""
         while self._fresh(base):
             anchor = self.head  # what the cohort stands on; the update may start from an older version
@@ -245,7 +245,7 @@ class Member:
                     machine,
                     spend=spend,
                     check=functools.partial(self._due, machine=machine, anchor=anchor),
-                    without=self._company.without,
+                    without=self.company.without,
                     waiting=telling(
                         self.aggregator, self._me.name, self._me.federation.members, self._report
                     ),
@@ -255,7 +255,7 @@ class Member:
             except ChoralError as error:
                 await self._failed(error, machine, base, spent=bool(spent))
             else:
-                self._company.well()
+                self.company.well()
                 self._aborted, self._too_large, self._doubled = 0, 0, None
                 self.log.promise(record)
                 await self.log.newer_than(record.version - 1)
@@ -295,8 +295,8 @@ class Member:
     async def _refused(self, machine: MemberRound, error: PeerError | WireError) -> None:
         """A rule was broken: say so, tell the others, keep away from who broke it, go on."""
         culprits = tuple(name for name in getattr(error, "culprits", ()) if name != self._me.name)
-        avoided = self._company.refused(culprits)
-        pause = self._company.pause
+        avoided = self.company.refused(culprits)
+        pause = self.company.pause
         if isinstance(error, TwoProcesses):
             # another process with this key may be one that is just being stopped, or an echo of it
             now = self._clock()

@@ -77,7 +77,7 @@ class OverHttp:
 
     async def join(self, advertise: Advertise, without: Sequence[str]) -> Roster:
         path = "/v1/rounds" + (f"?without={','.join(without)}" if without else "")
-        return await self._question(Roster, "POST", path, wire.encode(advertise), unexplained=None)
+        return await self._question(Roster, "POST", path, wire.encode(advertise), open_end=True)
 
     async def share(self, shares: Shares) -> Inbox:
         return await self._question(Inbox, "POST", f"{_at(shares.round_id)}/shares", wire.encode(shares))
@@ -108,9 +108,10 @@ class OverHttp:
         content: Content,
         *,
         again: tuple[str, str] | None = None,
-        unexplained: float | None = _IN_ROUND,
+        open_end: bool = False,
     ) -> T:
         """As `Exchange` says: a refusal that means nothing to a member in a round ends that round only."""
+        unexplained = None if open_end else _IN_ROUND
         try:
             return await self._twice(kind, method, path, content, again=again, unexplained=unexplained)
         except (AggregatorUnavailable, TlsError) as error:

@@ -63,7 +63,7 @@ def _names(found: Iterable[object]) -> tuple[str, ...]:
 
 
 def _unexplained(status: int, sent: int) -> Unexplained:
-    if status == 413:
+    if status == 413 and sent:
         return TooLarge(
             f"HTTP 413: a proxy on the way takes no body of {sent / 1e6:.1f} MB",
             hint=f"raise its limit to {-(-sent // 1_000_000) + 1} MB at least;"

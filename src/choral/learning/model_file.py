@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from choral.errors import UpdateError
 from choral.learning.trainer import Parameters
-from choral.learning.update import Schema, own_copy, schema_of, size
+from choral.learning.update import Schema, flatten, own_copy, schema_of, size, unflatten
 
 
 def encode(parameters: Mapping[str, Any]) -> bytes:
@@ -74,7 +74,8 @@ def decode(data: bytes, schema: Schema | None = None, *, canonical: bool = False
             raise UpdateError(f"array {name!r} in the model file is {entry['dtype']}, expected F32")
         found[name] = np.frombuffer(entry["data"], "<f4").reshape(entry["shape"])
     schema = schema_of(found) if schema is None else schema
-    arrays = own_copy(found, schema)
+    vector = flatten(found, schema)
+    entries, entry, found = (), None, {}  # one copy of a large model less while the last one is made
     if canonical and not (
         data.startswith(head := _head(schema)) and len(data) == len(head) + 4 * size(schema)
     ):
@@ -82,7 +83,7 @@ def decode(data: bytes, schema: Schema | None = None, *, canonical: bool = False
             f"a model file of {len(data)} bytes that is not the one encoding of its arrays",
             hint="arrays sorted by name and in that order, no metadata, no other spacing (§7.3)",
         )
-    return arrays
+    return unflatten(vector, schema)
 
 
 def _head(schema: Schema) -> bytes:

@@ -55,10 +55,7 @@ def flatten(parameters: Mapping[str, Any], schema: Schema) -> Vector:
     start = 0
     with np.errstate(over="ignore"):  # reported below, with the array's name
         for name, shape in schema:
-            array = parameters[name]
-            _expect_floats(name, array)
-            if array.shape != shape:
-                raise UpdateError(f"array {name!r} has shape {array.shape}, expected {shape}")
+            array = _expect_array(parameters, name, shape)
             vector[start : start + array.size] = array.reshape(-1)
             start += array.size
     _expect_finite(vector, schema, parameters)
@@ -90,11 +87,13 @@ def difference(new: Mapping[str, Any], base: Mapping[str, Any], schema: Schema) 
     vector = flatten(new, schema)
     _expect_names(base, schema)
     start = 0
-    with np.errstate(over="ignore"):  # reported below, with the array's name
-        for name, shape in schema:  # one array at a time: a second whole vector would be memory for nothing
-            stop = start + math.prod(shape)
-            vector[start:stop] -= flatten({name: base[name]}, ((name, shape),))
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the array's name
+        for name, shape in schema:
+            stop = start + _expect_array(base, name, shape).size
+            vector[start:stop] -= base[name].reshape(-1)  # as it is: no second vector
             start = stop
+    if not np.isfinite(vector).all():
+        flatten(base, schema)  # says so, if it is the base's fault
     _expect_finite(vector, schema, {})
     return vector
 
@@ -113,6 +112,14 @@ def _expect_names(parameters: Mapping[str, Any], schema: Schema) -> None:
         raise UpdateError(f"array {missing[0]!r} is missing: {_names(parameters, expected)}")
     if extra := [name for name in parameters if name not in set(expected)]:
         raise UpdateError(f"array {extra[0]!r} is not expected: {_names(parameters, expected)}")
+
+
+def _expect_array(parameters: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Any:
+    array = parameters[name]
+    _expect_floats(name, array)
+    if array.shape != shape:
+        raise UpdateError(f"array {name!r} has shape {array.shape}, expected {shape}")
+    return array
 
 
 def _names(parameters: Mapping[str, Any], expected: list[str]) -> str:

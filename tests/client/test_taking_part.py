@@ -1,0 +1,85 @@
+"""The two ways in: `participate`, and `take_part` where an event loop is running already."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+
+import pytest
+
+from choral.client import participate, take_part
+from choral.client.journal import FILE
+from choral.client.report import harmless
+from choral.data import save_shard
+from choral.errors import ParameterError
+from choral.federation.records import Records
+from choral.protocol import wire
+from choral.protocol.transcript import sign
+from house import Told, examples, house, until
+
+
+def shard(folder, i):
+    found = examples(i)
+    return save_shard(folder / f"{i}.npy", found.X, found.y)
+
+
+async def test_in_a_notebook_participate_names_what_to_await_and_that_works(tmp_path):
+    async with house(tmp_path, 3, rounds=1) as home:
+        shards = [shard(tmp_path, i) for i in (1, 2, 3)]
+        with pytest.raises(ParameterError, match="event loop is running") as error:
+            participate(home.root / "m1", shards[0])
+        assert "await choral.client.take_part(" in (error.value.hint or "")
+        records = await asyncio.wait_for(
+            asyncio.gather(*(take_part(home.root / f"m{i}", shards[i - 1], url=home.url) for i in (1, 2, 3))),
+            10,
+        )
+        assert {record.version for record in records} == {1}
+
+
+async def test_a_members_memory_is_for_its_own_eyes(tmp_path):
+    async with house(tmp_path, 3, rounds=1) as home:
+        await asyncio.wait_for(
+            asyncio.gather(
+                *(take_part(home.root / f"m{i}", shard(tmp_path, i), url=home.url) for i in (1, 2, 3))
+            ),
+            10,
+        )
+        state = home.root / "m1/state"
+        assert stat.S_IMODE(state.stat().st_mode) == 0o700
+        assert stat.S_IMODE((state / FILE).stat().st_mode) == 0o600
+
+
+def test_nothing_that_is_told_moves_a_cursor_or_goes_on_for_ever():
+    told = []
+    harmless(lambda event, **details: told.append(details))(
+        "x", reason="\x1b[2J" + "y" * 9999, names=["\x07m1"] * 9999, nested=(["\x1b"],), count=3, other=None
+    )
+    (said,) = told
+    assert said["reason"].isprintable()
+    assert len(said["reason"]) <= 500
+    assert set(said["names"]) == {"?m1"}
+    assert len(said["names"]) <= 256
+    assert said["nested"] == [["?"]]
+    assert (said["count"], said["other"]) == (3, None)
+
+
+async def test_names_and_states_of_an_aggregator_are_made_harmless(tmp_path):
+    async with house(tmp_path, 3, rounds=1) as home:
+        evil = sign(home.aggregator.identity, home.head)
+        later = sign(
+            home.aggregator.identity,
+            type(evil)(**{
+                **vars(evil), "version": 1, "previous": evil.digest, "base": evil.digest,
+                "round_id": b"\x01" * 32, "survivors": ("\x1b[31mred\x1b[0m",),
+            }),
+        )  # fmt: skip
+        home.lies = [
+            lambda method, path: (
+                Told(wire.encode(Records(1, (evil, later)))) if path.startswith("/v1/records") else None
+            )
+        ]
+        running = asyncio.create_task(home.member(1))
+        await until(lambda: len(home.told(1, "version")) == 2)
+        assert home.told(1, "version")[1]["survivors"] == ["?[31mred?[0m"]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
