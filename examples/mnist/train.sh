@@ -8,8 +8,8 @@ set -eu
 files=$1 model=$2 where=${3:-mnist-$2}
 
 case $model in
-    softmax) options="--rounds 80 --option rate=0.2 --option schedule=cosine:80" ;;
-    mlp) options="--rounds 40 --option hidden=200 --option rate=0.1" ;;
+    softmax) options="--rounds 80 --rule fedavg --option epochs=1 --option rate=0.2 --option schedule=cosine:80" ;;
+    mlp) options="--rounds 40 --rule fedavg --option epochs=1 --option hidden=200 --option rate=0.1" ;;
     *) echo "train.sh: softmax or mlp" >&2; exit 2 ;;
 esac
 

@@ -23,18 +23,21 @@ def demo(*arguments: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_member_killed_in_a_round_drops_out_of_the_sum_and_comes_back() -> None:
-    found = demo("--rounds", "12")
-    assert found["rounds"] == len(found["accuracy"]) == len(found["survivors"]) == len(found["dropped"]) == 12
+def test_a_member_killed_in_a_round_comes_back_and_the_model_is_nearly_as_good_as_with_all_data() -> None:
+    found = demo()
+    count = found["rounds"]
+    assert count == len(found["accuracy"]) == len(found["survivors"]) == len(found["dropped"])
     victim = found["killed"]
     assert [victim] in found["dropped"], "the victim was killed in the middle of a round"
     there = [victim in names for names in found["survivors"]]
     assert there[0], "it took part before"
     assert not all(there), "it missed at least one sum"
+    assert there[-1], "it came back"
     assert found["sum_exact"] is True
     assert max(found["accuracy_alone"]) < 0.35, "nobody alone knows more than a few digits"
-    assert max(found["accuracy"]) > 0.8
     assert found["accuracy_pooled"] > 0.95
+    assert found["accuracy"][-1] > found["accuracy_pooled"] - 0.02
+    assert found["seconds"] < 60
 
 
 def test_the_same_seed_gives_the_same_model() -> None:

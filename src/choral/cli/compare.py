@@ -14,11 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from choral.cli.data import examples_of
+from choral.cli.recipe import recipe, rule_of, trainer_of
 from choral.cli.terminal import console, errors, percent, say, steps
-from choral.cli.trainers import parse_options, trainer_for
 from choral.cli.values import COMMA_LIST, Number
 from choral.errors import ParameterError
-from choral.learning import rules
 from choral.simulation import Examples, Population, divide, open_folder
 from choral.simulation.comparison import Comparison
 from choral.simulation.comparison import compare as compare_once
@@ -44,17 +43,11 @@ from choral.simulation.comparison import compare as compare_once
     type=COMMA_LIST,
     help="Of splits and training, with commas.",
 )
-@click.option("--rounds", default=30, show_default=True, type=click.IntRange(1))
 @click.option(
     "--count", default=3000, show_default=True, type=click.IntRange(20), help="Of synthetic digits."
 )
 @click.option("--test", default=0.2, show_default=True, type=Number(0.01, 0.9), help="Part to test on.")
-@click.option(
-    "--model", default="softmax", show_default=True, help="softmax, mlp, or your own as FILE.py:CLASS."
-)
-@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the model, e.g. epochs=5.")
-@click.option("--rule", default="fedavg", show_default=True)
-@click.option("--rule-option", "rule_options", multiple=True, metavar="NAME=VALUE")
+@recipe
 @click.option("--json", "as_json", is_flag=True)
 def compare(
     source: str,
@@ -79,18 +72,22 @@ def compare(
             f"found the seeds {', '.join(seeds)!r:.80}, expected whole numbers with commas",
             hint="--seeds 0,1,2",
         )
-    rule = rules.rule(given["rule"], parse_options(given["rule_options"]))
+    rule = rule_of(given)
     found: dict[str, list[Comparison]] = {name: [] for name in names}
     runs = [(name, seed) for name in names for seed in numbers]
     for name, seed in steps(runs, "comparing", len(runs)):
         say("[dim]{}, seed {} …[/]", name, seed, to=errors)
         population, test = _data(source, name, seed, given)
         classes = max(10, int(test.y.max()) + 1)
-        _, trainer = trainer_for(given["model"], test.X.shape[1], classes, parse_options(given["options"]))
+        trainer = trainer_of(given, test.X.shape[1], classes)
         found[name].append(compare_once(trainer, population, test, rounds=rounds, seed=seed, rule=rule))
     if as_json:
         object_ = {name: [asdict(one) for one in several] for name, several in found.items()}
-        click.echo(json.dumps({"data": source, "rounds": rounds, "seeds": numbers, "splits": object_}))
+        click.echo(
+            json.dumps(
+                {"data": source, "rounds": rounds, "rule": rule.name, "seeds": numbers, "splits": object_}
+            )
+        )
         return
     _print(found, rounds)
 

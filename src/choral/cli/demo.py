@@ -18,25 +18,21 @@ import httpx
 from choral.cli.data import examples_of, write_shards
 from choral.cli.demo_report import PHASES, Story, baselines, sums_are_exact, tell
 from choral.cli.provisioning import make_federation
+from choral.cli.recipe import for_task, recipe, trainer_of
 from choral.cli.stage import Stage
 from choral.cli.terminal import console, errors, percent, size
-from choral.cli.trainers import trainer_for
 from choral.data import load_shard
 from choral.errors import ChoralError, ParameterError
 from choral.federation.enrolment import Participant
 from choral.learning import model_file
 from choral.service.store import Store
 
-OPTIONS = {
-    "softmax": {"epochs": 5, "rate": 0.5},
-    "mlp": {"epochs": 5, "rate": 0.2, "hidden": 64},
-}
+HOLDOUT = 0.1  # of a member's images, which are few
 _STUCK_SECONDS = 60.0
 
 
 @click.command(epilog="Example:  choral demo --members 5 --split label --seed 1")
 @click.option("--members", default=5, show_default=True, type=click.IntRange(2, 50))
-@click.option("--rounds", default=25, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--split", default="label", show_default=True, help="iid, label, dirichlet:A or shards:K.")
 @click.option(
     "--data",
@@ -44,7 +40,7 @@ _STUCK_SECONDS = 60.0
     show_default=True,
     help="digits (real), synthetic, or npy:DIR of your own shards.",
 )
-@click.option("--model", default="softmax", show_default=True, type=click.Choice(["softmax", "mlp"]))
+@recipe
 @click.option(
     "--kill/--no-kill", default=True, show_default=True, help="Kill a member in the middle of a round."
 )
@@ -65,12 +61,12 @@ def demo(
     rounds: int,
     split: str,
     data: str,
-    model: str,
     kill: bool,
     sealing: str,
     seed: int,
     out: Path | None,
     as_json: bool,
+    **learning: Any,
 ) -> None:
     """A real aggregator and real members on this machine, real digits, secure aggregation.
 
@@ -87,12 +83,12 @@ def demo(
             if folder.exists() and any(folder.iterdir()):
                 raise ParameterError(f"{folder} is not empty", hint="give --out a new folder")
         shards, held_out = _shards(folder / "shards", data, members, split, seed)
-        story = _provision(folder, shards, held_out, model, rounds, seed, sealing)
+        story = _provision(folder, shards, held_out, learning, rounds, seed, sealing)
         if kill and len(shards) < 4:
             errors.print("[yellow]nobody is killed:[/] with fewer than 4 members a round needs all of them")
             kill = False
         stage = stack.enter_context(Stage(folder / "logs"))
-        _play(story, stage, folder, shards, rounds, kill=kill, seed=seed)
+        _play(story, stage, folder, shards, rounds, kill=kill)
         with console.status("checking every sum, and training alone and pooled to compare"):
             exact = sums_are_exact(folder / "witness", story)
             alone, pooled = baselines(story, shards, rounds, seed)
@@ -150,7 +146,13 @@ def _shards(folder: Path, data: str, members: int, split: str, seed: int) -> tup
 
 
 def _provision(
-    folder: Path, shards: list[Path], held_out: Path, model: str, rounds: int, seed: int, sealing: str
+    folder: Path,
+    shards: list[Path],
+    held_out: Path,
+    learning: dict[str, Any],
+    rounds: int,
+    seed: int,
+    sealing: str,
 ) -> Story:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -160,15 +162,15 @@ def _provision(
         folder / "fed",
         names,
         shards=shards,
-        model=model,
-        options=OPTIONS[model],
+        **for_task(learning),
         rounds=rounds,
+        holdout=HOLDOUT,
         url=f"http://127.0.0.1:{port}",
         seed=seed,
         sealing=sealing,
     )
     task = Participant.load(folder / "fed" / "aggregator").task
-    _, trainer = trainer_for(model, task.model.features, task.model.classes, OPTIONS[model])
+    trainer = trainer_of(learning, task.model.features, task.model.classes)
     test = load_shard(held_out, features=task.model.features, classes=task.model.classes).arrays()
     console.print(
         f"[bold]{len(names)} members[/], {task.dimension} parameters, keys and shards made. They hold:"
@@ -176,20 +178,20 @@ def _provision(
     for name, path in zip(names, shards, strict=True):
         labels = load_shard(path).describe().labels
         console.print(f"  {name}: {sum(labels.values())} images of {', '.join(map(str, labels))}")
-    return Story(names, trainer, test)
+    own = ("--model", learning["model"]) if task.model.name == "custom" else ()
+    return Story(names, trainer, test, own_model=own)
 
 
 # ----- the play -------------------------------------------------------------------------------
 
 
-def _play(
-    story: Story, stage: Stage, folder: Path, shards: list[Path], rounds: int, *, kill: bool, seed: int
-) -> None:
+def _play(story: Story, stage: Stage, folder: Path, shards: list[Path], rounds: int, *, kill: bool) -> None:
     fed, witness = folder / "fed", folder / "witness"
 
     def start(name: str) -> None:
         shard = shards[story.names.index(name)]
-        stage.start(name, "join", fed / name, "--data", shard, "--witness", witness, "--json")
+        stage.start(name, "join", fed / name, "--data", shard, "--witness", witness, "--json",
+                    *story.own_model)  # fmt: skip
 
     # the pace lets a person see the rounds; patience with slow starts keeps a run repeatable
     knobs = {"--pace-seconds": 0.3, "--startup-seconds": 60, "--gone-seconds": 1 if kill else 20}
@@ -214,11 +216,11 @@ def _play(
                 _new_versions(story, http, store)
             elif time.monotonic() - heard > _STUCK_SECONDS:
                 raise ChoralError(f"no new version for {_STUCK_SECONDS:.0f} s", hint=f"see {folder / 'logs'}")
-            hunting = kill and story.killed is None and len(story.rounds) >= rounds // 3
+            hunting = kill and story.killed is None and len(story.rounds) >= kill_after(rounds)
             if hunting and _kill_in_the_middle(story, stage, http, victim, status):
                 now = f"phase {story.killed_in} of round {len(story.rounds) + 1}"
                 console.print(f"[red]SIGKILL[/] to {victim}, in {now}")
-            if story.killed and story.came_back is None and len(story.rounds) >= _return_at(story, rounds):
+            if story.killed and story.came_back is None and _is_missed(story):
                 start(victim)
                 story.came_back = len(story.rounds)
                 console.print(f"[green]{victim} is started again[/]")
@@ -226,11 +228,17 @@ def _play(
         store.close()
 
 
-def _return_at(story: Story, rounds: int) -> int:
-    killed_at = next(
-        (i for i, row in enumerate(story.rounds, 1) if story.killed in row["details"]["dropped"]), rounds
-    )
-    return min(killed_at + 3, rounds - 1)
+def kill_after(rounds: int) -> int:
+    """After how many of them the victim is killed: early, so that its digits are learned again by the end.
+
+    Not in the first round either: it should have been in the model before.
+    """
+    return max(1, rounds // 4 - 2)
+
+
+def _is_missed(story: Story) -> bool:
+    """Whether a round has ended without the victim. To start again takes it a few rounds more."""
+    return any(story.killed not in row["details"]["survivors"] for row in story.rounds)
 
 
 def _wait_until_up(http: httpx.Client, stage: Stage) -> None:

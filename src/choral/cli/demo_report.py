@@ -33,6 +33,7 @@ class Story:
     killed_in: str | None = None
     came_back: int | None = None
     digest: str = ""
+    own_model: tuple[str, ...] = ()  # options of `choral join` for a model that is not built in
 
 
 def sums_are_exact(witness: Path, story: Story) -> dict[str, Any]:
@@ -85,7 +86,8 @@ def tell(
     table.add_row(
         "[bold]all together, data staying where it is[/]", f"[bold]{percent(story.accuracy[-1])}[/]"
     )
-    table.add_row("all data in one place", percent(pooled))
+    apart = 100 * (pooled - story.accuracy[-1])
+    table.add_row("all data in one place", f"{percent(pooled)} ({abs(apart):.1f} points {_more(apart)})")
     console.print(table)
     example = exact["example"]
     console.rule(f"what the aggregator saw in round {example['version']}")
@@ -121,6 +123,10 @@ def tell(
         f"model {story.digest[:16]}…, {seconds:.1f} s in all"
         + (f", everything is in {folder}" if kept else "")
     )
+
+
+def _more(apart: float) -> str:
+    return "more" if apart >= 0 else "less"
 
 
 def _curve(values: list[float], height: int = 8) -> str:

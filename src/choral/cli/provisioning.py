@@ -11,9 +11,10 @@ import click
 import numpy as np
 
 from choral.cli.floors import MINIMUM, TOLERATED
+from choral.cli.recipe import for_task, recipe
 from choral.cli.terminal import say, steps
 from choral.cli.tls import tls_of
-from choral.cli.trainers import parse_options, trainer_for
+from choral.cli.trainers import trainer_for
 from choral.cli.values import COMMA_LIST, FILE, FOLDER, URL, Number
 from choral.data import load_shard
 from choral.errors import ParameterError
@@ -32,7 +33,7 @@ LARGEST = 2**31 - 1  # features: more are a mistake
 MOST_ENVELOPES = 50  # members: bench/sealing.py
 
 
-@click.command(epilog="Example:  choral init fed/ --members 3 --shards shards/ --option epochs=5 --rounds 30")
+@click.command(epilog="Example:  choral init fed/ --members 3 --shards shards/ --rounds 60")
 @click.argument("folder", type=FOLDER)
 @click.option("--members", type=click.IntRange(2, 10000), help="How many members, named member-1, member-2 …")
 @click.option("--names", type=COMMA_LIST, help="Names of the members instead, separated by commas.")
@@ -50,19 +51,7 @@ MOST_ENVELOPES = 50  # members: bench/sealing.py
 @click.option(
     "--weight-cap", type=click.IntRange(1, 2**32), help="Most training examples that count for a member."
 )
-@click.option(
-    "--model", default="softmax", show_default=True, help="softmax, mlp, or your own as FILE.py:CLASS."
-)
-@click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the model, e.g. epochs=5 rate=0.5."
-)
-@click.option("--rule", default="fedavg", show_default=True, help="How the aggregator applies a mean update.")
-@click.option(
-    "--rule-option", "rule_options", multiple=True, metavar="NAME=VALUE", help="Of the rule, e.g. rate=1.0."
-)
-@click.option(
-    "--rounds", default=20, show_default=True, type=click.IntRange(1, 10**6), help="Model versions to train."
-)
+@recipe
 @click.option(
     "--url",
     default="http://127.0.0.1:8750",
@@ -183,8 +172,7 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
     return {
         **given,
         "shards": shards,
-        "options": parse_options(given["options"]),
-        "rule_options": parse_options(given["rule_options"]),
+        **for_task(given),
     }
 
 

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from choral.cli.data import examples_of
 from choral.cli.floors import MINIMUM, TOLERATED
+from choral.cli.recipe import recipe, rule_of, trainer_of
 from choral.cli.speed import race
 from choral.cli.terminal import console, errors, percent, size
-from choral.cli.trainers import parse_options, trainer_for
 from choral.cli.values import Number
 from choral.errors import ParameterError
 from choral.simulation import Examples, Population, Report, Simulation, Summary, divide, open_folder
@@ -32,7 +32,6 @@ FEW = 10  # examples a member: below it, a person should know
     type=click.IntRange(2),
     help="Members drawn for each round.  [default: a tenth of the members, 10 to 100]",
 )
-@click.option("--rounds", default=20, show_default=True, type=click.IntRange(1))
 @click.option(
     "--drop",
     default=0.0,
@@ -56,12 +55,7 @@ FEW = 10  # examples a member: below it, a person should know
     help="Of synthetic digits, for each member on average.",
 )
 @click.option("--split", help="iid, label, dirichlet:A or shards:K.  [default: iid]")
-@click.option(
-    "--model", default="softmax", show_default=True, help="softmax, mlp, or your own as FILE.py:CLASS."
-)
-@click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the model, e.g. epochs=5 rate=0.5."
-)
+@recipe
 @MINIMUM
 @TOLERATED
 @click.option(
@@ -87,7 +81,8 @@ def simulate(rounds: int, as_json: bool, **given: Any) -> None:
     out = errors if as_json else console
     population, test = _data(given)
     classes = max(10, int(test.y.max()) + 1)
-    _, trainer = trainer_for(given["model"], test.X.shape[1], classes, parse_options(given["options"]))
+    trainer = trainer_of(given, test.X.shape[1], classes)
+    rule = rule_of(given)
     members = len(population.sizes)
     if given["speed"]:
         race(
@@ -99,6 +94,7 @@ def simulate(rounds: int, as_json: bool, **given: Any) -> None:
             rounds=rounds,
             staleness=given["max_staleness"],
             seed=given["seed"],
+            rule=rule,
             plot=given["plot"],
             as_json=as_json,
         )
@@ -112,6 +108,7 @@ def simulate(rounds: int, as_json: bool, **given: Any) -> None:
         seed=given["seed"],
         minimum=given["minimum"],
         tolerated=None if given["tolerated"] == "quarter" else given["tolerated"],
+        rule=rule,
     )
     _introduce(out, simulation, population, test, given)
     reports: list[Report] = []
@@ -121,7 +118,7 @@ def simulate(rounds: int, as_json: bool, **given: Any) -> None:
         if reports:
             _conclude(out, simulation, reports)
             if as_json:
-                click.echo(json.dumps(_object(simulation, population, reports, given)))
+                click.echo(json.dumps({**_object(simulation, population, reports, given), "rule": rule.name}))
 
 
 def _run(out: Console, simulation: Simulation, rounds: int, reports: list[Report]) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from choral.cli.terminal import console, errors, percent, say
 from choral.errors import ParameterError
+from choral.learning.rules import Rule
 from choral.learning.trainer import Trainer
 from choral.simulation import Examples, Population
 from choral.simulation.speed import Point, Race, Way, reached, speeds
@@ -30,6 +31,7 @@ def race(
     rounds: int,
     staleness: int,
     seed: int,
+    rule: Rule,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -39,7 +41,7 @@ def race(
         ParameterError: a speed or a picture that cannot be.
     """
     seconds = speeds(speed, len(population.sizes), np.random.default_rng([seed, 0]))
-    field = Race(trainer, population, test, seconds, cohort=cohort, seed=seed)
+    field = Race(trainer, population, test, seconds, cohort=cohort, seed=seed, rule=rule)
     ways = (
         Way("synchronous"),
         Way("deadline", ENOUGH),

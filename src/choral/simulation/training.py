@@ -29,7 +29,7 @@ from choral.protocol.aggregator import AggregatorRound, Total
 from choral.protocol.member import MemberRound
 from choral.protocol.parameters import Parameters
 from choral.protocol.transcript import context
-from choral.simulation.cohort import Outcome, draw_drops, run_round
+from choral.simulation.cohort import Drops, Outcome, draw_drops, run_round
 from choral.simulation.population import Population
 from choral.simulation.report import Report
 
@@ -156,14 +156,17 @@ class Simulation:
         for _ in range(rounds):
             yield self.round()
 
-    def round(self) -> Report:
+    def round(self, drops: Drops | None = None) -> Report:
         """One round, and what came of it.
+
+        Args:
+            drops: who vanishes when, instead of chance; a member that does not advertise is absent.
 
         Raises:
             UpdateError: training diverged.
         """
         began = time.perf_counter()
-        outcome = self._play(self.invited())
+        outcome = self._play(self.invited(), drops)
         if outcome.total is not None:
             self._learn(outcome.total)
             self.version += 1
@@ -178,7 +181,7 @@ class Simulation:
             seconds=seconds,
         )
 
-    def _play(self, invited: list[str]) -> Outcome:
+    def _play(self, invited: list[str], drops: Drops | None) -> Outcome:
         ctx = self._context()
         # an aggregator that invites: whoever is not in this cohort is not missing from it
         aggregator = AggregatorRound({name: self._pinned[name] for name in invited}, self.parameters, ctx)
@@ -187,7 +190,8 @@ class Simulation:
             me = phases.Member(name, self._identity(name), self._pinned, self.parameters, ctx)
             return MemberRound(me, *self.update_of(name), self._random(name))
 
-        drops = draw_drops(invited, self._drop, self._rng("drops"))
+        if drops is None:
+            drops = draw_drops(invited, self._drop, self._rng("drops"))
         return run_round(invited, member, aggregator, drops=drops, encoded=self._encoded)
 
     def _context(self) -> bytes:
