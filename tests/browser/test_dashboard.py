@@ -341,3 +341,118 @@ def test_the_page_survives_a_restart_of_the_aggregator(federation, tab):
     wait(lambda: tab.version() > version, 40)
     # nobody can be asked while nobody is there; nothing else went wrong
     assert [text for text in tab.complaints if "net::ERR" not in text] == []
+
+
+# ----- nothing is cut, and nothing contradicts itself -----------------------------------------
+
+CUT = """() => {
+  const wide = document.documentElement.clientWidth, found = [];
+  for (const box of document.querySelectorAll(".scroll")) {
+    const hint = box.nextElementSibling;
+    if (box.scrollWidth > box.clientWidth + 1 && !(hint?.classList.contains("hint") && hint.offsetHeight))
+      found.push(`${box.firstElementChild.id} is ${box.scrollWidth} wide in ${box.clientWidth}`);
+  }
+  for (const e of document.querySelectorAll("#log td, #costs td, #figures dd, #trust dd, #cohorts li")) {
+    const { left, right, width } = e.getBoundingClientRect();
+    if (width && (left < -1 || right > wide + 1 || e.scrollWidth > e.clientWidth + 1))
+      found.push(`${e.textContent.slice(0, 30)} from ${left} to ${right}`);
+  }
+  for (const text of document.querySelectorAll("svg text")) {
+    const box = text.getBBox(), view = text.ownerSVGElement.viewBox.baseVal;
+    if (box.x < -0.5 || box.x + box.width > view.width + 0.5) found.push(`label ${text.textContent}`);
+    const size = text.getBoundingClientRect().height;
+    if (size && size < 9) found.push(`label ${text.textContent} is ${size} px high`);
+  }
+  return found;
+}"""
+
+
+def pictured(browser, federation, view, change) -> Tab:
+    """The page over a picture of the real federation, changed."""
+    picture = httpx.get(f"{federation.url}/v1/snapshot").json()
+    change(picture["state"], picture["live"])
+    body = "".join(f"event: {name}\ndata: {json.dumps(picture[name])}\n\n" for name in ("state", "live"))
+    tab = Tab(browser, federation.url, viewport=view, reduced_motion="reduce")
+    tab.page.route("**/v1/events", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    tab.page.goto(federation.url)
+    tab.page.wait_for_selector("#log tbody tr")
+    return tab
+
+
+def as_it_is(state, live):
+    row = next(row for row in state["grid"] if row["state"] == "done")
+    state["grid"] = [
+        {**row, "version": 1000 + i, "phases": {**row["phases"], "mask": 0.1234}} for i in range(40)
+    ]
+
+
+def over(state, live):
+    live.update(over=True, cohorts=[], connected=0, members="a" * MEMBERS)
+
+
+def fresh(state, live):
+    state.update(curve=[], grid=[], saw=None, best=None)
+    live.update(cohorts=[], version=0)
+
+
+@pytest.mark.parametrize("view", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize("change", [as_it_is, over, fresh])
+def test_nothing_is_cut_at_the_side_without_a_sign(browser, federation, tmp_path, view, change):
+    tab = pictured(browser, federation, view, change)
+    tab.shot(tmp_path, f"{change.__name__}-{view['width']}")
+    assert tab.page.evaluate(CUT) == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= view["width"]
+    for name in ("Download version 0", "Check the model of version 0"):
+        if tab.page.get_by_label(name).count():
+            box = tab.page.get_by_label(name).bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= view["width"]
+    tab.context.close()
+
+
+def test_a_table_that_is_too_wide_says_so_and_shows_its_newest_end(browser, federation):
+    tab = pictured(browser, federation, PHONE, as_it_is)
+    assert tab.page.locator("#grid").locator("xpath=../following-sibling::p[1]").is_visible()
+    newest = tab.page.locator("#grid tbody tr").first.locator("td").last.bounding_box()
+    assert newest["x"] + newest["width"] <= PHONE["width"]
+    tab.context.close()
+
+
+def test_when_training_is_over_nobody_is_at_a_station_or_away(browser, federation):
+    tab = pictured(browser, federation, DESKTOP, over)
+    assert tab.page.inner_text("#cohorts") == "Training is over."
+    assert tab.page.locator(".station").count() == 0
+    assert not tab.page.locator("#away").is_visible()
+    tab.context.close()
+
+
+def test_a_card_that_has_nothing_to_show_is_not_there(browser, federation):
+    tab = pictured(browser, federation, DESKTOP, fresh)
+    for name in ("learning", "cost", "seen"):
+        assert not tab.page.locator(f"#{name}").is_visible(), name
+    assert tab.page.inner_text("#unnamed") == "No round has ended yet."
+    tab.context.close()
+
+
+def test_the_log_has_a_versions_figures_in_its_own_row(browser, federation):
+    shown: dict[str, Any] = {}
+    tab = pictured(browser, federation, DESKTOP, lambda state, live: shown.update(state))
+    line = shown["log"][1]  # the newest is not measured yet
+    said = tab.page.inner_text(f'#log tr[data-version="{line["version"]}"]')
+    assert f"{100 * line['accuracy']:.1f}%" in said
+    assert f"{line['loss']:.4f}" in said
+    assert f"{line['measured_on']:.0f} examples of {line['measured_by']} members" in said
+    assert re.search(r"\d\d-\d\d \d\d:\d\d:\d\d", said)
+    tab.context.close()
+
+
+def test_how_many_must_stay_and_how_many_can_reveal_are_two_things(browser, federation):
+    def three(state, live):
+        state["security"].update(n=3, t=2, c=0, quorum=3, minimum=3)
+
+    tab = pictured(browser, federation, PHONE, three)
+    said = tab.page.inner_text("#trust")
+    assert "Must stay to the end: 3 of 3" in said
+    assert "Nobody may drop; in a federation of four, one may." in said
+    assert "t = 2 of n = 3" not in said
+    tab.context.close()

@@ -219,7 +219,7 @@ def _saw(state: dict[str, Any]) -> str:
 def _rounds(state: dict[str, Any]) -> str:
     rows = []
     for row in reversed(state["grid"]):
-        opened = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["opened"]))
+        opened = _time(row["opened"])
         what = f"version {row['version']}" if row["state"] == "done" else f"aborted: {row['reason'] or '?'}"
         if row["missing"]:
             what += f" (missing: {', '.join(row['missing'])})"
@@ -239,7 +239,8 @@ def _log(state: dict[str, Any]) -> str:
         [
             f"{line['version']}{' <span class=best>best</span>' if line['best'] else ''}",
             f"<code>{line['model']}</code>", f"<code>{line['record'][:16]}…</code>",
-            str(line["survivors"] or "–"), "–" if line["weight"] is None else str(line["weight"]),
+            _time(line["made"]), str(line["survivors"] or "–"),
+            "–" if line["weight"] is None else str(line["weight"]),
             percent(line["accuracy"]), "–" if line["loss"] is None else f"{line['loss']:.4f}",
             _on(line["measured_by"], line["measured_on"]),
         ]
@@ -255,15 +256,22 @@ def _log(state: dict[str, Any]) -> str:
         "loss",
         "measured on",
     )
-    return _card("Model log", _table("Versions, newest first", heads, rows, (3, 4, 5, 6, 7)))
+    return _card("Model log", _table("Versions, newest first", heads, rows, (4, 5, 6, 7, 8)))
+
+
+def _time(seconds: float | None) -> str:
+    return "–" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _security(found: Findings) -> str:
     s, state = found.state["security"], found.state
     seen = f"{found.worst_error:.1e}" if found.worst_error is not None else "–"
     entries = [
+        (f"Must stay to the end: {s['quorum']} of {s['n']}",
+         f"Up to {s['n'] - s['quorum']} of a full cohort may drop. No cohort is smaller than {s['minimum']},"
+         f" and {s['t']} must reveal."),
         (f"Threshold t = {s['t']} of n = {s['n']}",
-         f"In a full cohort {s['quorum']} must stay to the end; up to {s['n'] - s['quorum']} may drop."),
+         f"So many of a cohort of {s['n']} can lift the masks of a sum together, and no fewer."),
         (f"Tolerated c = {s['c']}",
          f"So many may collude with the aggregator; at least {s['t'] - s['c']} honest members are in a sum."),
         (f"Smallest cohort: {s['minimum']}", "By this participant's own federation file."),

@@ -73,7 +73,7 @@ def drawn(picture: dict[str, Any], trouble: ChoralError | None = None) -> Render
     parts: list[RenderableType] = [_head(state, live)]
     if trouble is not None:
         parts.append(Text(f"the aggregator does not answer, trying again: {trouble.reason}", "red"))
-    cohorts = live["cohorts"] or [None]
+    cohorts = live["cohorts"] or ([] if live["over"] else [None])  # over: nobody is at any station
     for i, cohort in enumerate(cohorts):
         parts.append(_round(cohort, live, picture["live"].get("clock", 0.0), training=i == 0))
     parts += [_curve(state), _grid(state), _costs(state)]

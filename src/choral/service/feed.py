@@ -76,9 +76,12 @@ class Feed:
 
     def _page(self, before: int) -> bytes:
         start = max(-1, before - 1 - VERSIONS)
-        found = reversed(self._store.records(start, before - 1 - start))
+        found = self._store.records(start, before - 1 - start)
+        rows = [self._store.round(record.round_id) for record in found]
+        when = view.made(row for row in rows if row is not None)
         best = self._progress.best
-        return json.dumps([view.version_of(record, self._measured, best) for record in found]).encode()
+        lines = [view.version_of(record, self._measured, best, when) for record in reversed(found)]
+        return json.dumps(lines).encode()
 
     async def pictures(self) -> AsyncIterator[bytes]:
         """The whole picture at once, then each half when it has changed."""

@@ -109,8 +109,17 @@ def round_of(row: RoundRow, names: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def made(rows: Iterable[RoundRow]) -> dict[int, float]:
+    """When versions were made, seconds since 1970, as far as these rounds tell."""
+    done = (row for row in rows if row.state == "done" and row.seconds is not None)
+    return {row.details["version"]: row.opened + (row.seconds or 0.0) for row in done}
+
+
 def version_of(
-    record: Record, measured: Mapping[int, Measurement], best: Measurement | None
+    record: Record,
+    measured: Mapping[int, Measurement],
+    best: Measurement | None,
+    when: Mapping[int, float],
 ) -> dict[str, Any]:
     """A line of the model log. Its signature and its link were verified when it was read."""
     metrics, measure = record.metrics, measured.get(record.version)
@@ -121,6 +130,7 @@ def version_of(
         "round": record.round_id.hex()[:12] if record.version else None,
         "survivors": len(record.survivors),
         "weight": metrics.weight if metrics else None,
+        "made": when.get(record.version),
         "accuracy": measure.accuracy if measure else None,
         "loss": measure.loss if measure else None,
         "measured_by": measure.members if measure else None,
@@ -156,7 +166,7 @@ def history(
     task, federation = aggregator.task, aggregator.federation
     names = list(federation.members)[:NAMED]
     over = [row for row in rows if row.state != "open"]
-    best = progress.best
+    best, when = progress.best, made(over)
     return {
         "federation": federation.name,
         "choral": __version__,
@@ -172,7 +182,7 @@ def history(
         "unnamed": len(federation.members) - len(names),
         "curve": thin(curve(measured)),
         "grid": [round_of(row, names) for row in over],
-        "log": [version_of(record, measured, best) for record in reversed(newest)],
+        "log": [version_of(record, measured, best, when) for record in reversed(newest)],
         "saw": saw(over),
     }
 

@@ -32,7 +32,11 @@ export function seconds(value) {
   return value < 90 ? `${value.toFixed(1)} s` : `${(value / 60).toFixed(1)} min`;
 }
 
-const W = 560, H = 220, L = 56, R = 10, T = 14, B = 24;
+const H = 220, R = 12, T = 14, B = 24;
+
+// charts are as wide as the place they stand in, so that their texts are as large as all others
+export const room = (id) => Math.max(220, at(id).clientWidth || 560);
+const margin = (labels) => 10 + 8 * Math.max(...labels.map((text) => text.length), 2);
 
 function ticks(low, high, count) {
   const raw = (high - low) / count || 1;
@@ -44,7 +48,7 @@ function ticks(low, high, count) {
 }
 
 // points: [[version, value], …]; the cursor is a version or null
-export function curve(points, { kind, label, format, top, cursor }) {
+export function curve(points, { width: W, kind, label, format, top, cursor }) {
   const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label, class: kind });
   if (!points.length) {
     root.append(svg("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "nothing measured yet"));
@@ -54,13 +58,14 @@ export function curve(points, { kind, label, format, top, cursor }) {
   const low = Math.min(...values, kind === "loss" ? 0 : 1), high = top ?? Math.max(...values) * 1.05;
   const first = points[0][0], last = Math.max(points.at(-1)[0], first + 1);
   const base = kind === "loss" ? 0 : Math.max(0, Math.floor(low * 10) / 10);
+  const rows = ticks(base, high, 4), L = margin(rows.map(format));
   const x = (v) => L + ((v - first) / (last - first)) * (W - L - R);
   const y = (v) => T + (1 - (v - base) / (high - base || 1)) * (H - T - B);
-  for (const v of ticks(base, high, 4)) {
+  for (const v of rows) {
     root.append(svg("line", { class: "axis", x1: L, x2: W - R, y1: y(v), y2: y(v) }));
     root.append(svg("text", { x: L - 6, y: y(v) + 4, "text-anchor": "end" }, format(v)));
   }
-  for (const v of ticks(first, last, 6).filter(Number.isInteger)) {
+  for (const v of ticks(first, last, Math.min(6, W / 70)).filter(Number.isInteger)) {
     root.append(svg("text", { x: x(v), y: H - 7, "text-anchor": "middle" }, String(v)));
   }
   root.append(svg("polyline", { class: "curve", points: points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" ") }));
@@ -73,8 +78,8 @@ export function curve(points, { kind, label, format, top, cursor }) {
 }
 
 // counts of a histogram as bars
-export function bars(counts, { label, kind, left, right }) {
-  const width = 320, height = 130, most = Math.max(...counts, 1), step = width / counts.length;
+export function bars(counts, { width, height, label, kind, left, right }) {
+  const most = Math.max(...counts, 1), step = width / counts.length;
   const root = svg("svg", { viewBox: `0 0 ${width} ${height + 18}`, role: "img", "aria-label": label });
   root.append(svg("line", { class: "axis", x1: 0, x2: width, y1: height, y2: height }));
   counts.forEach((count, i) => {
@@ -88,12 +93,13 @@ export function bars(counts, { label, kind, left, right }) {
 }
 
 // one stacked bar a round
-export function stacks(rounds, names, label) {
-  const width = 560, height = 120;
+export function stacks(rounds, names, label, width) {
+  const height = 120;
   const root = svg("svg", { viewBox: `0 0 ${width} ${height + 18}`, role: "img", "aria-label": label });
   const totals = rounds.map((row) => names.reduce((sum, name) => sum + (row.phases[name] ?? 0), 0));
-  const most = Math.max(...totals, 1e-6), step = Math.min(28, (width - L) / Math.max(rounds.length, 1));
-  for (const v of ticks(0, most, 3)) {
+  const most = Math.max(...totals, 1e-6), marks = ticks(0, most, 3), L = margin(marks.map(seconds));
+  const step = Math.min(28, (width - L) / Math.max(rounds.length, 1));
+  for (const v of marks) {
     const y = height - (v / most) * (height - 8);
     root.append(svg("line", { class: "axis", x1: L, x2: width, y1: y, y2: y }));
     root.append(svg("text", { x: L - 6, y: y + 4, "text-anchor": "end" }, seconds(v)));

@@ -35,6 +35,7 @@ function show(what) {
   }
   parts.figures(state, live);
   parts.round(live, state);
+  parts.hints();
   tick();
 }
 
@@ -92,6 +93,12 @@ at("older").addEventListener("click", async () => {
   const answer = await fetch(`v1/versions?before=${last}`);
   if (answer.ok) older.push(...await answer.json());
   drawLog();
+});
+
+let resized = null;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(() => show("state"), 150);
 });
 
 setInterval(() => {

@@ -1,6 +1,6 @@
 // The sections of the page, each made anew from the picture that it shows.
 
-import { at, bars, curve, el, loss, percent, seconds, size, stacks } from "./draw.js";
+import { at, bars, curve, el, loss, percent, room, seconds, size, stacks } from "./draw.js";
 
 const STATIONS = [
   ["train", "at home, on its own data"],
@@ -59,13 +59,18 @@ export function round(live, state) {
     } else {
       say.append(el("strong", {}, live.over ? "Training is over." : live.stopping ? "The aggregator is stopping." : "No round is open: members are training or away."));
     }
+    // when training is over nobody is at any station, and who went has done its part
+    if (live.over && !cohort) return el("div", { class: "cohort" }, say);
     return el("div", { class: "cohort" }, say, stations(cohort, i === 0 ? live.training : { names: [], count: 0 }));
   });
   at("cohorts").replaceChildren(...parts);
+  at("away").hidden = live.over;
   const away = state.members.filter((_, i) => live.members[i] === "a"), never = state.members.filter((_, i) => live.members[i] === "n");
   const some = (names) => names.slice(0, 20).join(", ") + (names.length > 20 ? ` and ${names.length - 20} more` : "");
   at("away").textContent = [away.length && `Away: ${some(away)}.`, never.length && `Not seen since the aggregator was started: ${some(never)}.`].filter(Boolean).join(" ");
 }
+
+const on = (members, examples) => (members === null ? "–" : `${Math.round(examples)} examples of ${members} members`);
 
 export function figures(state, live) {
   const last = state.curve.at(-1);
@@ -73,21 +78,21 @@ export function figures(state, live) {
   at("figures").replaceChildren(
     entry("Model version", String(live.version), `of ${state.rounds}${live.over ? ", training is over" : ""}`),
     entry("Accuracy", percent(last?.[1]), last ? `of version ${last[0]}, held-out data of its members` : "not measured yet"),
-    entry("Best so far", state.best ? percent(state.best.accuracy) : "–", state.best ? `version ${state.best.version}, loss ${loss(state.best.loss)}` : "by loss on held-out data"),
-    entry("Members", `${live.connected}`, `connected, of ${live.enrolled} enrolled`));
+    entry("Best so far", state.best ? percent(state.best.accuracy) : "–", state.best ? `version ${state.best.version}, loss ${loss(state.best.loss)}, on ${on(state.best.members, state.best.examples)}` : "no two versions were measured by the same members"),
+    entry("Members", live.over ? `${live.enrolled}` : `${live.connected}`, live.over ? "enrolled; they may leave" : `connected, of ${live.enrolled} enrolled`));
 }
 
 export function curves(state, cursor) {
+  at("learning").hidden = !state.curve.length;
   const draw = (id, k, kind, format, top) => {
     const points = state.curve.filter((p) => p[k] !== null).map((p) => [p[0], p[k]]);
     const last = points.at(-1);
     const label = last ? `${kind} by version, from ${format(points[0][1])} at version ${points[0][0]} to ${format(last[1])} at version ${last[0]}` : `${kind}: nothing measured yet`;
-    at(id).replaceChildren(curve(points, { kind, label, format, top, cursor }));
+    at(id).replaceChildren(curve(points, { width: room(id), kind, label, format, top, cursor }));
   };
   draw("accuracy", 1, "accuracy", (v) => `${Math.round(1000 * v) / 10}%`, 1);
   draw("loss", 2, "loss", (v) => String(Math.round(v * 1000) / 1000));
   const found = state.curve.find((p) => p[0] === cursor) ?? state.curve.at(-1);
-  at("scrub").hidden = !state.curve.length;
   at("reading").textContent = found ? `version ${found[0]}: ${percent(found[1])} right, loss ${loss(found[2])}` : "";
 }
 
@@ -99,7 +104,10 @@ export function grid(state) {
     const where = row.version === null ? `aborted round ${row.id}` : `version ${row.version}`;
     return el("td", { class: `c-${kind}`, title: `${name}, ${where}: ${what}` }, el("span", { role: "img", "aria-label": what }, sign));
   })));
+  const box = at("grid").parentElement, newest = box.scrollLeft + box.clientWidth >= box.scrollWidth - 2;
   at("grid").replaceChildren(el("caption", { class: "hidden" }, "Members by round, oldest round first"), el("thead", {}, head), el("tbody", {}, ...rows));
+  at("legend").hidden = box.hidden = !state.grid.length;
+  if (newest) box.scrollLeft = box.scrollWidth;
   at("legend").replaceChildren(...Object.values(CELLS).map(([sign, what, kind]) => el("li", {}, el("span", { class: `c-${kind}`, "aria-hidden": "true" }, sign), ` ${what}`)));
   at("unnamed").textContent = state.unnamed ? `${state.unnamed} more members are not shown by name.` : state.grid.length ? "" : "No round has ended yet.";
   at("aborts").replaceChildren(...state.grid.filter((row) => row.state === "aborted").slice(-8).reverse().map((row) => el("li", {},
@@ -111,8 +119,10 @@ const median = (values) => { const v = [...values].sort((a, b) => a - b); return
 
 export function costs(state) {
   const done = state.grid.filter((row) => row.state === "done");
+  at("cost").hidden = !done.length;
+  if (!done.length) return;
   const names = PHASES.map(([name]) => name);
-  at("times").replaceChildren(stacks(done, names, `Seconds by phase of the last ${done.length} rounds, without the wait for members to join`));
+  at("times").replaceChildren(stacks(done, names, `Seconds by phase of the last ${done.length} rounds, without the wait for members to join`, room("times")));
   const line = (name, label, k) => el("tr", {},
     el("th", { scope: "row" }, k ? svgSwatch(k) : null, label),
     el("td", { class: "n" }, seconds(median(done.map((row) => row.phases[name]).filter((v) => v !== undefined)))),
@@ -141,14 +151,17 @@ function merged(counts) {
 }
 
 export function saw(state) {
+  at("seen").hidden = !state.saw;
   if (!state.saw) return;
+  const alone = innerWidth <= 760; // one above the other, as style.css has it
+  const width = alone ? room("saw") : (room("saw") - 36) / 3, height = alone ? 120 : 200;
   const { sum, close_up: near, version, survivors } = state.saw, masked = merged(state.saw.masked);
   at("saw-text").textContent = `Round of version ${version}: the numbers of one member’s masked update are spread evenly, whatever it holds; only the sum over ${survivors} members has a shape.`;
   const flat = Math.min(...masked) / Math.max(...masked, 1);
   at("saw").replaceChildren(
-    el("figure", {}, el("figcaption", {}, "One masked update, as it arrived"), bars(masked, { kind: "", left: "−2³¹", right: "2³¹", label: `Histogram of one masked vector over the whole ring: flat, the lowest bar is ${percent(flat)} of the highest` })),
-    el("figure", {}, el("figcaption", {}, "The sum, on the same scale"), bars(sum, { kind: "sum", left: "−2³¹", right: "2³¹", label: "Histogram of the sum over the whole ring: all of it near zero, not flat" })),
-    el("figure", {}, el("figcaption", {}, "The sum, from near"), bars(near, { kind: "sum", left: "least", right: "most", label: "Histogram of the sum over the range that it uses" })));
+    el("figure", {}, el("figcaption", {}, "One masked update, as it arrived"), bars(masked, { width, height, kind: "", left: "−2³¹", right: "2³¹", label: `Histogram of one masked vector over the whole ring: flat, the lowest bar is ${percent(flat)} of the highest` })),
+    el("figure", {}, el("figcaption", {}, "The sum, on the same scale"), bars(sum, { width, height, kind: "sum", left: "−2³¹", right: "2³¹", label: "Histogram of the sum over the whole ring: all of it near zero, not flat" })),
+    el("figure", {}, el("figcaption", {}, "The sum, from near"), bars(near, { width, height, kind: "sum", left: "least", right: "most", label: "Histogram of the sum over the range that it uses" })));
 }
 
 // what was found by model: the table is made anew with every version
@@ -180,29 +193,53 @@ async function check(line) {
 export function logLine(line) {
   const button = el("button", { type: "button", "aria-label": `Check the model of version ${line.version}` }, "Check");
   button.addEventListener("click", () => check(line));
+  const cell = (i, ...inside) => el("td", { class: COLUMNS[i][1], "data-label": COLUMNS[i][0] }, ...inside);
   return el("tr", { "data-version": line.version },
-    el("td", {}, String(line.version), line.best ? el("span", { class: "best" }, "★ best") : null),
-    el("td", {}, el("code", { title: line.model }, line.model.slice(0, 16), "…")),
-    el("td", {}, el("code", { title: line.record }, line.record.slice(0, 12), "…")),
-    el("td", { class: "n" }, line.version ? String(line.survivors) : "–"),
-    el("td", { class: "n" }, line.weight === null ? "–" : String(line.weight)),
-    el("td", {}, el("a", { href: `models/${line.version}`, download: "", "aria-label": `Download version ${line.version}` }, "Download")),
-    el("td", {}, button, verdict(line)));
+    cell(0, String(line.version), line.best ? el("span", { class: "best" }, "★ best") : null),
+    cell(1, percent(line.accuracy)),
+    cell(2, loss(line.loss)),
+    cell(3, on(line.measured_by, line.measured_on)),
+    cell(4, line.made === null ? "–" : when(line.made)),
+    cell(5, line.version ? String(line.survivors) : "–"),
+    cell(6, line.weight === null ? "–" : String(line.weight)),
+    cell(7, el("code", { title: line.model }, line.model.slice(0, 12), "…")),
+    cell(8, el("code", { title: line.record }, line.record.slice(0, 8), "…")),
+    cell(9, el("a", { href: `models/${line.version}`, download: "", "aria-label": `Download version ${line.version}` }, "Download")),
+    cell(10, button, verdict(line)));
+}
+
+const COLUMNS = [
+  ["Version", "version"], ["Right", "n"], ["Loss", "n"], ["Measured on", "broad"], ["Made", "broad"], ["Members", "n"], ["Trained on", "n"],
+  ["SHA-256", ""], ["Record", ""], ["Model", "broad"], ["Digest", "broad"],
+];
+
+function when(seconds) {
+  const two = (n) => String(n).padStart(2, "0"), d = new Date(1000 * seconds);
+  return `${two(d.getMonth() + 1)}-${two(d.getDate())} ${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`;
 }
 
 export function log(lines) {
   at("log").replaceChildren(
     el("caption", { class: "hidden" }, "Model versions, newest first"),
-    el("thead", {}, el("tr", {}, ...["Version", "SHA-256 of the model", "Record", "Members", "Examples", "Model", "Digest"].map((t, i) => el("th", { scope: "col", class: i === 3 || i === 4 ? "n" : null }, t)))),
+    el("thead", {}, el("tr", {}, ...COLUMNS.map(([title, kind]) => el("th", { scope: "col", class: kind }, title)))),
     el("tbody", {}, ...lines.map(logLine)));
   at("older").hidden = !lines.length || lines.at(-1).version === 0;
+}
+
+// a table that is wider than its place says so
+export function hints() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const hint = box.nextElementSibling;
+    if (hint?.classList.contains("hint")) hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+  }
 }
 
 export function trust(state) {
   const s = state.security;
   const entry = (name, text) => el("div", {}, el("dt", {}, name), el("dd", {}, text));
   at("trust").replaceChildren(
-    entry(`Threshold t = ${s.t} of n = ${s.n}`, `In a full cohort ${s.quorum} members must stay to the end; up to ${s.n - s.quorum} may drop.`),
+    entry(`Must stay to the end: ${s.quorum} of ${s.n}`, `${s.n > s.quorum ? `Up to ${s.n - s.quorum} of a full cohort may drop.` : "Nobody may drop; in a federation of four, one may."} That many, because no cohort is smaller than ${s.minimum} and ${s.t} must reveal.`),
+    entry(`Threshold t = ${s.t}`, `So many of a cohort of ${s.n} can lift the masks of a sum together, and no fewer.`),
     entry(`Tolerated c = ${s.c}`, `So many members may work together with the aggregator; at least ${s.t - s.c} honest members are in every sum.`),
     entry(`Smallest cohort: ${s.minimum}`, "Each member insists on its own; this is the aggregator’s."),
     entry(`Ring: ${s.bits}-bit numbers in 2³²`, `Updates are clipped at ±${s.clip}; ${s.largest_cohort} of them cannot wrap. ${s.dimension} parameters.`),
