@@ -6,12 +6,16 @@ import io
 import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import structlog
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from choral.cli import terminal
+from choral.cli import federation, main, terminal
+from choral.errors import PeerError
 
 
 @pytest.fixture
@@ -83,3 +87,53 @@ def test_a_log_line_cannot_move_the_cursor_and_shows_no_variable(form, monkeypat
     if form == "json":
         first = json.loads(said.splitlines()[0])
         assert (first["member"], first["round"], first["level"]) == ("m1", "ab", "warning")
+
+
+HOSTILE = "m\x1b[2J\x1b]0;title\x07\r\n[red]x"
+
+
+@pytest.mark.parametrize("thing", ["line", "markup", "table", "text"])
+def test_what_others_wrote_cannot_steer_a_terminal(thing, capsys):
+    screen = terminal.Harmless(force_terminal=True, width=60, highlight=False)
+    things = {
+        "line": HOSTILE,
+        "markup": f"[bold]{terminal.escape(HOSTILE)}[/]",
+        "table": Table("name", box=None),
+        "text": Text(HOSTILE, "green"),
+    }
+    things["table"].add_row(terminal.escape(HOSTILE))
+    screen.print(things[thing])
+    said = capsys.readouterr().out
+    assert "m?[2J?]0;tit" in said
+    for steering in ("\x1b[2J", "\x1b]0", "\x07", "\r"):
+        assert steering not in said
+
+
+def test_an_error_cannot_steer_a_terminal_either(capsys):
+    error = PeerError(HOSTILE, culprits=[HOSTILE], hint=HOSTILE)
+    terminal.complain(error)
+    said = capsys.readouterr().err
+    assert not set("\x1b\x07\r") & set(said)
+    assert "[red]x" in said
+
+
+def test_a_path_is_never_markup(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "console", terminal.Harmless(width=80, highlight=False))
+    terminal.say("[bold]{}[/]: {:.1f}, {}", Path("a[/]b[red]"), 1.25, "[x]")
+    assert capsys.readouterr().out == "a[/]b[red]: 1.2, [x]\n"
+
+
+def test_a_state_from_the_aggregator_is_shown_as_text(capsys, monkeypatch):
+    cohort = {
+        "round": HOSTILE, "base": 1, "phase": HOSTILE, "in": {HOSTILE: [HOSTILE]}, "needed": 3,
+        "awaited": [HOSTILE], "seconds_left": 3.0,
+    }  # fmt: skip
+    told = {
+        "federation": HOSTILE, "version": 1, "rounds": 5, "over": False, "accuracy_before": None,
+        "members": {HOSTILE: {"connected": True}}, "cohorts": [cohort],
+    }  # fmt: skip
+    monkeypatch.setattr(federation, "status_of", lambda where, ca: told)
+    main(["status", "http://127.0.0.1:9"])
+    said = capsys.readouterr().out
+    assert not set("\x1b\x07\r") & set(said)
+    assert said.count("[red]x") >= 4

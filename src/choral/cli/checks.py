@@ -22,6 +22,9 @@ from choral.federation.task import Task
 from choral.service.store import FILE as STORE
 
 _WHOLE = "get the whole folder anew from whoever ran `choral init`"
+_LOST = (
+    "is the disk well? docs/operating.md, State and backup, says what a member without a journal has to know"
+)
 _LEAST_FREE = 64 << 20
 
 
@@ -140,7 +143,7 @@ def _state(me: Participant, state: Path) -> Findings:
             "state",
             "fail",
             f"{at} cannot be written",
-            "this user must be able to write there; --state names another folder",
+            "this user must be able to write there: it holds what must not be forgotten",
         )
         return
     try:
@@ -172,9 +175,7 @@ def _state(me: Participant, state: Path) -> Findings:
                 "state",
                 "fail",
                 f"{file}: {error}",
-                "restore it from the newest backup"
-                if aggregator
-                else "move it away: the member then trusts the first log it is shown",
+                "restore it from the newest backup" if aggregator else _LOST,
             )
         return
     if good:
@@ -184,7 +185,7 @@ def _state(me: Participant, state: Path) -> Findings:
             "state",
             "fail",
             f"{file} is damaged",
-            "restore it from the newest backup" if aggregator else "move it away",
+            "restore it from the newest backup" if aggregator else _LOST,
         )
 
 

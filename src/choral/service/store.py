@@ -310,7 +310,7 @@ def _alone(path: Path) -> sqlite3.Connection:
             raise
         raise ParameterError(
             f"{path.parent} is in use: another aggregator is running from it",
-            hint="stop that one first, or give this one another `--state`",
+            hint="stop that one first: two that sign versions would fork the log",
         ) from None
     return guard
 
