@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
 from choral.errors import ParameterError
+from choral.federation import provision as module
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.provision import provision
 from choral.primitives.entropy import seeded
@@ -117,3 +119,37 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch):
         make(tmp_path / "fed")
     assert len(saved) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_federation_is_one_file_under_many_names_and_each_folder_is_whole_when_copied(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "LARGEST_COPIES", 1000)
+    root = make_folder(tmp_path / "fed", 3)
+    files = sorted(root.glob("*/federation.toml"))
+    assert len({file.stat().st_ino for file in files}) == 1
+    assert all(file.stat().st_mode & 0o222 == 0 for file in files)  # nobody edits all by editing one
+    assert not [path for path in root.iterdir() if path.is_file()]
+    shutil.copytree(root / "m1", tmp_path / "handed-out")
+    handed = tmp_path / "handed-out" / "federation.toml"
+    assert handed.stat().st_nlink == 1
+    assert Participant.load(tmp_path / "handed-out").name == "m1"
+
+
+def test_a_small_federation_has_a_file_of_its_own_in_each_folder(tmp_path):
+    root = make_folder(tmp_path / "fed", 3)
+    files = sorted(root.glob("*/federation.toml"))
+    assert len({file.stat().st_ino for file in files}) == 4
+    assert all(file.stat().st_mode & 0o200 for file in files)
+
+
+def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
+    def none(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(module, "LARGEST_COPIES", 0)
+    monkeypatch.setattr(module.os, "link", none)
+    root = make_folder(tmp_path / "fed", 3)
+    contents = {file.read_bytes() for file in root.glob("*/federation.toml")}
+    assert len(contents) == 1
+    assert {file.stat().st_nlink for file in root.glob("*/federation.toml")} == {1}

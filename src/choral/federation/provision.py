@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,8 @@ from choral.primitives.identity import Identity
 
 INITIAL = "initial.safetensors"
 AUTHORITY = "ca"
+LARGEST_COPIES = 32 << 20
+"""Bytes that the copies of one file may take together; beyond that the folders share it."""
 _NOTE = """\
 ca.key is the private key of this federation's own certificate authority. Whoever has it can pass for the
 aggregator on the network (and would still get no single member's update). It is needed for nothing but
@@ -77,10 +80,7 @@ def provision(
     try:
         federation.save(building / "federation.toml")
         task.save(building / "task.toml")
-        # written once: of ten thousand members it is long, and everybody's is the same
-        alike = {file: (building / file).read_bytes() for file in ("federation.toml", "task.toml")}
-        for file in alike:
-            (building / file).unlink()
+        alike = [_Alike(building / file, len(identities)) for file in ("federation.toml", "task.toml")]
         for name in each(list(identities)):
             identity = identities[name]
             folder = building / name
@@ -88,8 +88,10 @@ def provision(
             identity.save(folder / "identity.pem")
             if name in syft:
                 syft[name].save(folder / SYFT_KEYS)
-            for file, content in alike.items():
-                (folder / file).write_bytes(content)
+            for one in alike:
+                one.put(folder)
+        for one in alike:
+            one.source.unlink()
         (building / AGGREGATOR / INITIAL).write_bytes(initial)
         if tls is not None:
             _place(building, tls, identities)
@@ -101,6 +103,32 @@ def provision(
         shutil.rmtree(building, ignore_errors=True)
         raise
     return federation
+
+
+class _Alike:
+    """A file that is the same in every folder: a copy in each; in large federations one under many names.
+
+    A thousand copies of a list of a thousand members would be a million lines. The names of one file are
+    read-only, so that nobody changes them all by changing one; whoever copies a folder gets a file.
+    """
+
+    def __init__(self, source: Path, folders: int) -> None:
+        self.source = source
+        self._content = source.read_bytes()
+        self._linked = folders * len(self._content) > LARGEST_COPIES
+        if self._linked:
+            source.chmod(0o444)
+
+    def put(self, folder: Path) -> None:
+        target = folder / self.source.name
+        if self._linked:
+            try:
+                os.link(self.source, target)
+            except OSError:  # a file system without links, or with a limit to them
+                pass
+            else:
+                return
+        target.write_bytes(self._content)
 
 
 def _place(root: Path, tls: Tls, names: Iterable[str]) -> None:
