@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from choral.cli.checks import examine
-from choral.cli.reachability import _clock
 from choral.cli.watch import drawn
 from choral.data import save_shard
+from choral.inspection.folder import examine
+from choral.inspection.reachability import _clock
 
 pytestmark = pytest.mark.e2e
 HTML = "<img src=x onerror=alert(1)>[bold]x[/]"

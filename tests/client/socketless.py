@@ -18,8 +18,7 @@ from choral.client.journal import Journal
 from choral.client.member import Member
 from choral.errors import ChoralError, OutOfPhase, Superseded, UnknownRound
 from choral.federation import records
-from choral.federation.enrolment import Participant
-from choral.federation.provision import INITIAL
+from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.records import PAGE, Record, Records
 from choral.federation.totals import Totals
 from choral.learning import Softmax, model_file

@@ -14,9 +14,9 @@ from choral.client.member import Member
 from choral.client.transport import Transport
 from choral.federation import records
 from choral.federation.enrolment import Participant
-from choral.federation.provision import provision
 from choral.federation.records import Records
 from choral.federation.task import Model
+from choral.founding.folders import provision
 from choral.learning import Evaluation, model_file
 from choral.learning.update import schema_of
 from choral.primitives import entropy

@@ -26,8 +26,7 @@ from choral.client.learner import Update
 from choral.client.member import Member
 from choral.errors import RoundAborted, ShuttingDown, Superseded, UnknownRound
 from choral.federation import records
-from choral.federation.enrolment import Participant
-from choral.federation.provision import INITIAL
+from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.records import Records
 from choral.federation.totals import Totals
 from choral.learning import Softmax, model_file

@@ -26,10 +26,10 @@ from choral.client.transport import Transport
 from choral.data.examples import Examples
 from choral.errors import ChoralError
 from choral.federation.enrolment import Participant
-from choral.federation.provision import provision
 from choral.federation.records import Record
 from choral.federation.task import Model, Task
 from choral.federation.totals import Totals
+from choral.founding.folders import provision
 from choral.learning import Softmax, model_file
 from choral.learning.update import schema_of
 from choral.primitives import entropy

@@ -12,7 +12,7 @@ import tracemalloc
 
 import pytest
 
-from choral.federation.certificates import new_authority, new_server
+from choral.founding.authority import new_authority, new_server
 from choral.service import line
 from choral.service.certificate import ServerCertificate
 from choral.service.line import Limits

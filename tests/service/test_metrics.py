@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from choral.errors import ChoralError, ParameterError, RoundAborted, ShuttingDown, Superseded
-from choral.federation.certificates import CERTIFICATE, KEY, private_tls
+from choral.federation.certificates import CERTIFICATE, KEY
+from choral.founding.authority import private_tls
 from choral.primitives import entropy
 from choral.primitives.identity import Identity
 from choral.service.app import create_app

@@ -8,9 +8,9 @@ import pytest
 
 from choral.errors import RecordError, RoundAborted
 from choral.federation.enrolment import Participant
-from choral.federation.provision import provision
 from choral.federation.task import Model, Rule, Task
 from choral.federation.totals import Totals
+from choral.founding.folders import provision
 from choral.learning import MLP, model_file, rules
 from choral.learning.update import schema_of
 from choral.primitives import entropy

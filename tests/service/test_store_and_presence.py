@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from choral.errors import ParameterError, RecordError, RoundAborted
-from choral.federation.provision import INITIAL
 from choral.federation.totals import Totals
+from choral.founding.folders import INITIAL
 from choral.learning import model_file
 from choral.learning.update import flatten
 from choral.primitives.fixed_point import encode

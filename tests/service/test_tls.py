@@ -16,7 +16,7 @@ from cryptography import x509
 from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ParameterError, TlsError
 from choral.federation import certificates
-from choral.federation.certificates import Pem, new_authority, new_server
+from choral.founding.authority import Pem, new_authority, new_server
 from choral.primitives import entropy
 from choral.primitives.identity import Identity
 from choral.protocol.access import Access

@@ -17,13 +17,13 @@ import httpx
 
 from choral.cli.data import examples_of, write_shards
 from choral.cli.demo_report import PHASES, Story, baselines, sums_are_exact, tell
-from choral.cli.provisioning import make_federation
 from choral.cli.recipe import for_task, recipe, trainer_of
 from choral.cli.stage import Stage
 from choral.cli.terminal import console, errors, percent, size
 from choral.data import load_shard
 from choral.errors import ChoralError, ParameterError
 from choral.federation.enrolment import Participant
+from choral.founding import found
 from choral.learning import model_file
 from choral.service.store import Store
 
@@ -158,7 +158,7 @@ def _provision(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     names = [f"member-{i}" for i in range(1, len(shards) + 1)]
-    make_federation(
+    found(
         folder / "fed",
         names,
         shards=shards,

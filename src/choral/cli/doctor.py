@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from choral.cli.checks import examine
-from choral.cli.finding import Finding
 from choral.cli.terminal import console
 from choral.cli.values import FOLDER
+from choral.inspection.finding import Finding
+from choral.inspection.folder import examine
 
 _SIGNS = {"ok": ("✓ ok  ", "green"), "warn": ("! warn", "yellow"), "fail": ("✗ fail", "bold red")}
 

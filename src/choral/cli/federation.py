@@ -14,7 +14,6 @@ from rich.table import Table
 
 from choral.cli.reading import Log, status_of
 from choral.cli.terminal import console, errors, percent, say, set_up_logs, show, working
-from choral.cli.trainers import trainer_for
 from choral.cli.values import FILE, FOLDER, HOST, URL, Number
 from choral.client import participate
 from choral.client.syft import carrier as file_carrier
@@ -22,6 +21,7 @@ from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.progress import Measurement, measured, progress_of
 from choral.federation.records import Record
+from choral.founding.trainers import trainer_for
 from choral.service import settings as service_settings
 from choral.service.serve import serve as run_aggregator
 from choral.service.syft import serve as serve_by_files

@@ -11,8 +11,7 @@ import click
 from choral.cli.values import COMMA_LIST
 from choral.errors import ParameterError
 from choral.federation import certificates
-from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Participant
-from choral.federation.provision import INITIAL
+from choral.federation.enrolment import AGGREGATOR, INITIAL, SYFT_KEYS, Participant
 
 _LARGEST = 1 << 20  # bytes in one Secret, by Kubernetes
 _PARTICIPANT = ("identity.pem", SYFT_KEYS, "federation.toml", "task.toml", certificates.CA, INITIAL)

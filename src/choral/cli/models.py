@@ -10,11 +10,11 @@ import click
 from choral.cli.reading import Log
 from choral.cli.terminal import bar, console, percent, say, working
 from choral.cli.terminal import version as version_by_name
-from choral.cli.trainers import trainer_for
 from choral.data import load_shard
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.files import write_whole
+from choral.founding.trainers import trainer_for
 from choral.learning import model_file
 from choral.learning.personal import FILE as PERSONAL
 from choral.learning.personal import Personal

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from choral.cli.floors import MINIMUM, TOLERATED
 from choral.cli.recipe import for_task, recipe
 from choral.cli.terminal import say, steps
 from choral.cli.tls import tls_of
-from choral.cli.trainers import trainer_for
 from choral.cli.values import COMMA_LIST, FILE, FOLDER, URL, Number
-from choral.data import load_shard
 from choral.errors import ParameterError
 from choral.federation import certificates
-from choral.federation.certificates import Tls
-from choral.federation.enrolment import Federation
-from choral.federation.files import checked
-from choral.federation.provision import AUTHORITY, provision
-from choral.federation.task import Task
-from choral.learning import model_file, rules
-from choral.learning.update import schema_of
-from choral.primitives import entropy
+from choral.founding import found
+from choral.founding.folders import AUTHORITY
 from choral.primitives.fixed_point import LARGEST_COHORT
 
 LARGEST = 2**31 - 1  # features: more are a mistake
@@ -129,7 +118,9 @@ def init(folder: Path, members: int | None, names: tuple[str, ...] | None, **giv
             f"found {len(who)} members, expected at least 2", hint="--members 3, or --names anna,ben,chris"
         )
     tls = tls_of(given)
-    federation, task = make_federation(folder, who, **_values(given), tls=tls)
+    federation, task = found(
+        folder, who, **_values(given), tls=tls, each=lambda all_: steps(all_, "making folders", len(all_))
+    )
     minimum, tolerated = federation.minimum, federation.tolerated
     largest = min(task.largest_cohort, len(who))
     frame = task.parameters(minimum, None if tolerated == "quarter" else tolerated)
@@ -164,7 +155,7 @@ def init(folder: Path, members: int | None, names: tuple[str, ...] | None, **giv
 
 
 def _values(given: dict[str, Any]) -> dict[str, Any]:
-    """The options of `init` as `make_federation` takes them."""
+    """The options of `init` as `found` takes them."""
     folder = given.pop("shards")
     shards = sorted(folder.glob("client_*_data.npy")) if folder else []
     if folder and not shards:
@@ -174,82 +165,6 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         "shards": shards,
         **for_task(given),
     }
-
-
-def make_federation(
-    folder: Path,
-    who: Sequence[str],
-    *,
-    shards: Sequence[Path] = (),
-    features: int | None = None,
-    classes: int | None = None,
-    weight_cap: int | None = None,
-    model: str = "softmax",
-    options: Mapping[str, Any] | None = None,
-    rule: str = "fedavg",
-    rule_options: Mapping[str, Any] | None = None,
-    minimum: int | None = None,
-    tolerated: int | str = "quarter",
-    largest_cohort: int | None = None,
-    holdout: float = 0.2,
-    url: str,
-    seed: int,
-    tls: Tls | None = None,
-    **rest: Any,
-) -> tuple[Federation, Task]:
-    """Task and folders for `who`; what is not given is read off the shards.
-
-    Raises:
-        ParameterError: a task or a federation that cannot be.
-    """
-    found = [load_shard(path) for path in shards]
-    if found:
-        features = features or found[0].images.shape[1]
-        classes = classes or max(10, max(int(shard.labels.max()) for shard in found) + 1)
-        weight_cap = weight_cap or max(math.ceil(len(shard) * (1 - holdout)) for shard in found)
-    if not features or not weight_cap:
-        raise ParameterError(
-            "features and weight cap of the task are not known",
-            hint="give --shards FOLDER, or --features and --weight-cap (examples in the largest shard)",
-        )
-    rules.rule(rule, rule_options or {})  # the aggregator would refuse it at its start
-    name, trainer = trainer_for(model, features, classes or 10, dict(options or {}))
-    parameters = trainer.initial(np.random.default_rng(seed))
-    initial = model_file.encode(parameters)
-    task = checked(
-        Task,
-        {
-            "model": {
-                "name": name,
-                "features": features,
-                "classes": classes or 10,
-                "arrays": dict(schema_of(parameters)),
-                "initial": model_file.digest(initial).hex(),
-                "options": {} if name == "custom" else dict(options or {}),
-            },
-            "rule": {"name": rule, "options": dict(rule_options or {})},
-            "largest_cohort": largest_cohort or min(len(who), LARGEST_COHORT),
-            "weight_cap": weight_cap,
-            "holdout": holdout,
-            "seed": seed,
-            "name": "federation",
-            **rest,
-        },
-        "the task",
-    )
-    federation = provision(
-        folder,
-        url=url,
-        members=who,
-        task=task,
-        initial=initial,
-        minimum=minimum or min(3, len(who)),
-        tolerated=tolerated,
-        random=entropy.system,
-        tls=tls,
-        each=lambda names: steps(names, "making folders", len(names)),
-    )
-    return federation, task
 
 
 COMMANDS = (init,)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from choral.cli.trainers import parse_options, trainer_for
+from choral.founding.trainers import parse_options, trainer_for
 from choral.learning import rules
 from choral.learning.rules import Rule
 from choral.learning.trainer import Trainer

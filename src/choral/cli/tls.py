@@ -12,9 +12,10 @@ from choral.cli.values import COMMA_LIST, FOLDER
 from choral.errors import ParameterError
 from choral.federation import certificates
 from choral.federation.address import address
-from choral.federation.certificates import Tls
 from choral.federation.enrolment import AGGREGATOR
-from choral.federation.provision import AUTHORITY
+from choral.founding import authority
+from choral.founding.authority import Tls
+from choral.founding.folders import AUTHORITY
 
 
 def tls_of(given: dict[str, Any]) -> Tls | None:
@@ -47,8 +48,8 @@ def tls_of(given: dict[str, Any]) -> Tls | None:
                 "a certificate of your own needs --tls-cert and --tls-key, and takes no --tls-name",
                 hint="--tls-ca as well, unless every machine trusts its authority",
             )
-        return certificates.own_tls(own["cert"], own["key"], own["ca"], url.host)
-    return certificates.private_tls(given["name"], [url.host, *(more or ())])
+        return authority.own_tls(own["cert"], own["key"], own["ca"], url.host)
+    return authority.private_tls(given["name"], [url.host, *(more or ())])
 
 
 @click.group()
@@ -67,7 +68,7 @@ def tls() -> None:
 )
 @click.option(
     "--days",
-    default=certificates.SERVER_DAYS,
+    default=authority.SERVER_DAYS,
     show_default=True,
     type=click.IntRange(1, 3650),
     help="Validity.",
@@ -79,7 +80,7 @@ def renew(
 
     A running aggregator takes it up within seconds; members notice nothing.
     """
-    authority = certificates.load_authority(ca or folder / AUTHORITY)
+    issuer = authority.load_authority(ca or folder / AUTHORITY)
     target = into or folder / AGGREGATOR
     names = list(tls_name or ())
     if not names:
@@ -90,7 +91,7 @@ def renew(
                 f"{error.filename}: cannot be read ({error.strerror})",
                 hint="--into names the aggregator's folder; or give the names anew with --tls-name",
             ) from error
-    fresh = certificates.new_server(authority, names, days=days)
+    fresh = authority.new_server(issuer, names, days=days)
     fresh.save(target, certificates.CERTIFICATE, certificates.KEY)
     there = ", ".join(certificates.names_of(fresh.certificate))
     until = certificates.expires(fresh.certificate)

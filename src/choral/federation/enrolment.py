@@ -28,6 +28,7 @@ MemberName = Annotated[str, Field(pattern=NAME)]
 Bundle = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{2 * BUNDLE_BYTES}}}$")]
 AGGREGATOR = "aggregator"
 SYFT_KEYS = "syft.json"
+INITIAL = "initial.safetensors"  # the first model, in the aggregator's folder
 
 
 def _reachable(url: str) -> str:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from choral.errors import ParameterError, RecordError, RoundAborted
 from choral.federation import records
-from choral.federation.enrolment import Participant
+from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.progress import Progress
-from choral.federation.provision import INITIAL
 from choral.federation.records import Record
 from choral.federation.totals import Totals
 from choral.learning import model_file, rules

@@ -10,15 +10,14 @@ from pathlib import Path
 
 from choral.errors import ParameterError
 from choral.federation import certificates
-from choral.federation.certificates import Pem, Tls
-from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Federation
+from choral.federation.enrolment import AGGREGATOR, INITIAL, SYFT_KEYS, Federation
 from choral.federation.files import checked
 from choral.federation.task import Task
+from choral.founding.authority import Pem, Tls
 from choral.primitives.entropy import RandomBytes
 from choral.primitives.envelope import EnvelopeKey
 from choral.primitives.identity import Identity
 
-INITIAL = "initial.safetensors"
 AUTHORITY = "ca"
 LARGEST_COPIES = 32 << 20
 """Bytes that the copies of one file may take together; beyond that the folders share it."""

@@ -15,8 +15,6 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from choral import __version__
-from choral.cli.finding import Finding, Findings
-from choral.cli.proxies import on_the_way
 from choral.client.model_log import largest_answer
 from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
@@ -25,6 +23,8 @@ from choral.federation.address import Address, address, why
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.records import Record, Records, verify
 from choral.federation.task import Task
+from choral.inspection.finding import Finding, Findings
+from choral.inspection.proxies import on_the_way
 from choral.learning import model_file
 from choral.protocol import wire
 from choral.protocol.access import Access

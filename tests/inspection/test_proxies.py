@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from choral.cli.proxies import on_the_way
 from choral.federation.address import address
+from choral.inspection.proxies import on_the_way
 
 FAR, HERE = "http://agg.example:8750", "http://127.0.0.1:8750"
 

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from choral.errors import ParameterError
 from choral.federation import certificates
-from choral.federation.certificates import new_authority, new_server, own_tls, private_tls
+from choral.founding import authority as made
+from choral.founding.authority import new_authority, new_server, own_tls, private_tls
 
 DAY = timedelta(days=1)
 
@@ -87,7 +88,7 @@ def test_an_operators_own_certificate_is_taken_with_its_authority_or_without(tmp
 def test_capitals_in_names_make_no_difference(tmp_path, authority) -> None:
     server = new_server(authority, ["Aggregator.Example", "aggregator.example", "10.0.0.8"])
     assert certificates.names_of(server.certificate) == ["aggregator.example", "10.0.0.8"]
-    shouting = certificates.Pem(named(authority, x509.DNSName("AGGREGATOR.Example")), server.key)
+    shouting = made.Pem(named(authority, x509.DNSName("AGGREGATOR.Example")), server.key)
     assert certificates.names_of(shouting.certificate) == ["aggregator.example"]
     own_tls(*lay(tmp_path, server, authority.certificate), "aggregator.EXAMPLE")
 
@@ -102,7 +103,7 @@ def test_a_wildcard_is_for_one_label_and_for_no_address(tmp_path, authority) -> 
 
 def named(authority, *names: x509.GeneralName) -> bytes:
     """A certificate with these alternative names as they are, or with none."""
-    issuer, key = certificates._load(authority)
+    issuer, key = made._load(authority)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a.example")]))
@@ -121,7 +122,7 @@ def test_a_certificate_without_alternative_names_is_refused_for_that_reason(auth
     bare = named(authority)
     assert certificates.names_of(bare) == []
     with pytest.raises(ParameterError, match="no alternative names") as error:
-        certificates.check_own(bare, authority.key, None, "a.example")
+        made.check_own(bare, authority.key, None, "a.example")
     assert "a.example" in error.value.hint
 
 
@@ -160,4 +161,4 @@ def test_an_operators_files_that_do_not_go_together_are_refused(tmp_path, author
 def test_a_private_one_comes_with_everything_that_init_lays_down() -> None:
     tls = private_tls("house", ["a.example"])
     assert tls.authority_key
-    certificates.check_own(tls.server.certificate, tls.server.key, tls.authority, "a.example")
+    made.check_own(tls.server.certificate, tls.server.key, tls.authority, "a.example")

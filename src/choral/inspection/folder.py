@@ -12,13 +12,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from choral import __version__
-from choral.cli.finding import Finding, Findings
-from choral.cli.reachability import asked, reach
 from choral.client.journal import FILE as JOURNAL
 from choral.data import load_shard
 from choral.errors import ChoralError
 from choral.federation.enrolment import AGGREGATOR, Federation, Participant
 from choral.federation.task import Task
+from choral.inspection.finding import Finding, Findings
+from choral.inspection.reachability import asked, reach
 from choral.service.store import FILE as STORE
 
 _WHOLE = "get the whole folder anew from whoever ran `choral init`"

@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from choral.cli.finding import Finding, Findings
 from choral.federation.address import Address, is_host_name
+from choral.inspection.finding import Finding, Findings
 
 _KINDS = ("http", "https", "socks5", "socks5h")
 

@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from choral.errors import ParameterError
-from choral.federation import provision as module
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.federation.provision import provision
+from choral.founding import folders as module
+from choral.founding.folders import provision
 from choral.primitives.entropy import seeded
 from house import make_folder, make_task
 
