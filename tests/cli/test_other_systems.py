@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
+
+from choral.errors import IdentityError
+from choral.primitives import key_file
 
 PROGRAM = """
 import asyncio, importlib, pkgutil, sys
@@ -44,3 +50,13 @@ def test_every_module_that_a_member_needs_is_imported_without_posix():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 60
+
+
+def test_a_key_is_read_where_modes_say_nothing(tmp_path, monkeypatch):
+    key = tmp_path / "identity.pem"
+    key_file.write(key, b"key\n")
+    key.chmod(0o666)  # what Windows says of every file
+    with pytest.raises(IdentityError, match="every user"):
+        key_file.read(key)
+    monkeypatch.delattr(os, "getuid")
+    assert key_file.read(key) == b"key\n"

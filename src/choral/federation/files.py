@@ -135,8 +135,11 @@ def write_whole(path: Path, content: bytes | Iterable[bytes | memoryview], *, mo
             file.writelines(pieces)
         return
     fresh = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.new")
+    flags = (
+        os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    )  # Windows would change line ends
     try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with os.fdopen(os.open(fresh, flags, mode), "wb") as file:
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())

@@ -15,7 +15,7 @@ def write(path: Path, content: bytes) -> None:
         IdentityError: the file exists already.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     except FileExistsError:
         raise IdentityError(
             f"{path} exists already",
@@ -39,7 +39,10 @@ def read(path: Path) -> bytes:
             f"{path}: cannot be read ({error.strerror})",
             hint="`choral init` makes the key of every participant",
         ) from error
-    if mode & 0o007:  # a group may read: Kubernetes mounts Secrets with the pod's fsGroup
+    # on Windows the mode says nothing about who can read
+    if (
+        hasattr(os, "getuid") and mode & 0o007
+    ):  # a group may read: Kubernetes mounts Secrets with the pod's fsGroup
         raise IdentityError(
             f"{path}: every user of this machine can read this private key (mode {mode & 0o777:o})",
             hint=f"chmod 600 {path}",
