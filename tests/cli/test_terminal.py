@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from choral.cli import federation, main, terminal
+from choral.cli import federation, main, terminal, watch
 from choral.errors import PeerError
 
 
@@ -137,3 +137,19 @@ def test_a_state_from_the_aggregator_is_shown_as_text(capsys, monkeypatch):
     said = capsys.readouterr().out
     assert not set("\x1b\x07\r") & set(said)
     assert said.count("[red]x") >= 4
+
+
+@pytest.mark.parametrize("verb", ["status", "watch"])
+@pytest.mark.parametrize(
+    "answer",
+    [{}, [], None, 7, "x", {"state": {}, "live": {}}, {"federation": 1, "version": "[/]", "rounds": {}}],
+)
+def test_an_answer_of_something_else_is_told_as_such(verb, answer, monkeypatch, capsys):
+    monkeypatch.setattr(federation, "status_of", lambda where, ca: answer)
+    monkeypatch.setattr(watch, "snapshot_of", lambda where, ca: answer)
+    with pytest.raises(SystemExit) as end:
+        main([verb, "http://127.0.0.1:9"])
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert "http://127.0.0.1:9 answers, and not as an aggregator of this version does" in said
+    assert "hint:" in said

@@ -12,7 +12,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from choral.cli.reading import Log, status_of
+from choral.cli.reading import Log, status_of, understood
 from choral.cli.terminal import console, errors, percent, say, set_up_logs, show, working
 from choral.cli.values import FILE, FOLDER, HOST, URL, Number
 from choral.client import participate
@@ -132,6 +132,11 @@ def status(where: str, ca: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
+    with understood(where):
+        _print_status(found)
+
+
+def _print_status(found: dict[str, Any]) -> None:
     console.print(
         f"[bold]{escape(found['federation'])}[/]: version {found['version']} of {found['rounds']}"
         + (", training is over" if found["over"] else "")
@@ -180,7 +185,7 @@ def log(folder: Path, state: Path | None, as_json: bool) -> None:
             str(record.version),
             record.parameters.hex()[:12],
             record.round_id.hex()[:12] if record.version else "–",
-            ", ".join(sorted(record.survivors)) or "–",
+            escape(", ".join(sorted(record.survivors))) or "–",
             str(metrics.weight) if metrics else "–",
             percent(measure.accuracy) if measure else "–",
             f"{measure.loss:.4f}" if measure else "–",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from choral.cli.reading import Log, fetch
+from choral.cli.reading import Log, fetch, understood
 from choral.cli.report import Findings, report
 from choral.cli.terminal import say, working
 from choral.errors import ParameterError
@@ -75,10 +75,12 @@ def findings(me: Participant, state: Path | None) -> Findings:
         store.close()
     else:
         (data,) = fetch(me, "/v1/rounds")
-        rows = [_row(row) for row in json.loads(data)]
+        with understood(me.federation.aggregator.url):
+            rows = [_row(row) for row in json.loads(data)]
     names = list(me.federation.members)[:_LARGE]
-    found = view.history(me, measured(records), records[-ROUNDS:], rows, progress_of(records))
-    found["grid"] = [view.round_of(row, names) for row in rows if row.state != "open"]
+    with understood(me.federation.aggregator.url):
+        found = view.history(me, measured(records), records[-ROUNDS:], rows, progress_of(records))
+        found["grid"] = [view.round_of(row, names) for row in rows if row.state != "open"]
     plan = me.task.plan
     bounds = [
         plan.error_bound(len(record.survivors), record.metrics.weight)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+from rich.errors import MarkupError
 
 from choral.client.model_log import largest_answer
 from choral.client.transport import Transport
-from choral.errors import ParameterError, RecordError
+from choral.errors import ParameterError, RecordError, WireError
 from choral.federation import certificates
 from choral.federation.address import address, why
 from choral.federation.enrolment import AGGREGATOR, Participant
@@ -102,6 +105,22 @@ def fetch(me: Participant, *paths: str, patience: float = 5.0) -> list[bytes]:
             return [await transport.get(path) for path in paths]
 
     return asyncio.run(run())
+
+
+@contextlib.contextmanager
+def understood(where: str) -> Iterator[None]:
+    """What is read here out of an answer has to be in it, and of the right kind.
+
+    Raises:
+        WireError: it is not.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MarkupError) as error:
+        raise WireError(
+            f"{where} answers, and not as an aggregator of this version does",
+            hint="is this the aggregator's address, in the same version? `choral doctor` says more",
+        ) from error
 
 
 def status_of(where: str, authority: Path | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from choral.cli.reading import snapshot_of
+from choral.cli.reading import snapshot_of, understood
 from choral.cli.terminal import console, percent, size
 from choral.cli.values import Number
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
@@ -54,10 +54,11 @@ def watch(where: str, ca: Path | None, every: float, once: bool, as_json: bool) 
         return
     picture = snapshot_of(where, ca)
     if once or not console.is_terminal:
-        console.print(drawn(picture))
+        with understood(where):
+            console.print(drawn(picture))
         return
     trouble = None
-    with Live(drawn(picture), console=console, screen=True, auto_refresh=False) as live:
+    with understood(where), Live(drawn(picture), console=console, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(every)
             try:

@@ -167,6 +167,9 @@ def asked(me: Participant, url: str) -> Findings:
     except ChoralError as error:
         what = "enrolment there" if error.slug == "identity" else "log and model"
         yield Finding(what, "fail", error.reason, error.hint or _TELL)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        say = f"what answers at {url} does not answer as an aggregator of this version does"
+        yield Finding("log and model", "fail", say, "is this the aggregator's address? run the same version")
 
 
 async def _ask(me: Participant, url: str) -> list[Finding]:
