@@ -27,6 +27,8 @@ REAL = os.environ.get("CHORAL_WHEELS")
 PIPS = sorted(Path(REAL).glob("pip-*.whl")) if REAL else [None]
 BACKEND = (Path(__file__).parent / "backend.py").read_text()
 COMMANDS = {BASE: "--help", DEV: "bench"}
+# what no lock has: pip that resolves would ask for it, whatever its version
+MORE = {"numpy": ["newcomer"]}
 # an interpreter whose new environments get this pip rather than the one that it brings
 PYTHON = """\
 #!/bin/sh
@@ -64,7 +66,7 @@ class Machine:
         self.python = folder / "python"
         self.python.write_text(PYTHON.replace("@python", sys.executable).replace("@pip", str(folder / "pip")))
         self.python.chmod(0o755)
-        for name in versions(DEV):
+        for name in (*versions(DEV), "newcomer"):
             wheels.make(folder / "newer", name, "99")
         shutil.copy(ROOT / "run", self.root)
         for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -85,7 +87,7 @@ class Machine:
         hashes = {}
         for name, version in versions(DEV).items():
             files = {"hatchling/__init__.py": "", "hatchling/build.py": BACKEND}
-            requires = importlib.metadata.distribution(name).requires or ()
+            requires = [*(importlib.metadata.distribution(name).requires or ()), *MORE.get(name, ())]
             hashes[name] = wheels.make(
                 folder, name, version, requires, files if name == "hatchling" else None
             )
@@ -133,7 +135,7 @@ def test_the_wheels_are_installed_by_an_old_pip_and_by_a_new_one() -> None:
 
 @pytest.mark.parametrize("before", ["--require-hashes", "--no-build-isolation"])
 def test_a_run_that_lets_pip_resolve_does_not_get_past_the_test_above(tmp_path: Path, before: str) -> None:
-    """pip asks for `coverage[toml]` anew, finds version 99 and has no hash of it: how a release broke."""
+    """As a release once broke: pip 23.2 asked for `coverage[toml]` anew, and had no hash of what it found."""
     machine = Machine(tmp_path, PIPS[0], real=False)
     script = machine.root / "run"
     text = script.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from locks import ROOT
+from locks import PROJECT, ROOT
 
 LIST = ROOT / "tests/skips.toml"
 TESTS = {
@@ -113,3 +114,11 @@ def test_the_list_names_tests_that_are_there_and_says_why(entry: dict[str, str])
     text = (ROOT / file).read_text()
     for name in names:
         assert f"def {name}(" in text or f"class {name}:" in text, name
+
+
+def test_ci_runs_on_every_python_that_is_supported() -> None:
+    classifiers = PROJECT["project"]["classifiers"]
+    supported = [each.split(" :: ")[-1] for each in classifiers if re.search(r"Python :: 3\.\d+$", each)]
+    (default,) = re.findall(r'"\$\{@:-(.*?)\}"', (ROOT / ".ci/run").read_text())
+    assert supported
+    assert [part for part in default.split() if part[0] == "3"] == supported
