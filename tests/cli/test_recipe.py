@@ -4,8 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from choral.cli import cli
-from choral.cli.recipe import BUILT_IN, PLAIN, RULE, for_task
 from choral.federation.task import Task
+from choral.founding.defaults import BUILT_IN, PLAIN, RULE, model_options, rule_of
 from choral.learning import rules
 
 VERBS = ("demo", "simulate", "compare", "init")
@@ -49,9 +49,7 @@ def test_a_task_says_every_option_of_its_rule(tmp_path, name):
 
 def test_a_model_of_ones_own_gets_no_momentum_and_no_options_unasked():
     """It may send means or counts, which momentum would carry past the mark."""
-    given = {"model": "mine.py:Mine", "options": (), "rule": None, "rule_options": ()}
-    assert for_task(given)["rule"] == PLAIN
-    assert for_task(given)["options"] == {}
-    assert (
-        for_task({**given, "rule": "fedadam", "rule_options": ("rate=0.5",)})["rule_options"]["rate"] == 0.5
-    )
+    own = "mine.py:Mine"
+    assert rule_of(own, None, {}).name == PLAIN
+    assert model_options(own, {}) == {}
+    assert dict(rule_of(own, "fedadam", {"rate": 0.5}).options)["rate"] == 0.5

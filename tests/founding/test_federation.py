@@ -41,7 +41,8 @@ def test_an_ipv6_address_is_one(tmp_path):
     [
         ({"features": None}, "features and weight cap of the task are not known"),
         ({"rule": "best"}, "rule 'best' is unknown"),
-        ({"rule_options": {"momentum": 3}}, "no option"),
+        ({"rule_options": {"momentum": 3}}, "momentum is 3"),
+        ({"rule_options": {"inertia": 3}}, "no option"),
         ({"model": "forest"}, "not built in"),
         ({"url": "http://::1"}, "aggregator.url"),
         ({"clip": -1.0}, "clipping range"),

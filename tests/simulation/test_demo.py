@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from choral.cli.demo import HOLDOUT, _shards, kill_after
-from choral.cli.recipe import BUILT_IN, ROUNDS, RULE
 from choral.data import load_shard
+from choral.founding.defaults import BUILT_IN, ROUNDS, RULE
 from choral.learning import Softmax, rules
 from choral.learning.baselines import train_alone
 from choral.protocol.aggregator import Phase

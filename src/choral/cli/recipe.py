@@ -1,6 +1,5 @@
-"""What is learned, and how: the same options and defaults for `demo`, `simulate`, `compare` and `init`.
-
-The defaults are those that serve members whose data differ: docs/decisions/0029-defaults-of-training.md.
+"""What is learned, and how: the same options for `demo`, `simulate`, `compare` and `init`, with the defaults
+of `founding.defaults`.
 """
 
 from __future__ import annotations
@@ -10,20 +9,17 @@ from typing import Any, TypeVar
 
 import click
 
+from choral.founding import defaults
+from choral.founding.defaults import BUILT_IN, PLAIN, ROUNDS, RULE
 from choral.founding.trainers import parse_options, trainer_for
-from choral.learning import rules
 from choral.learning.rules import Rule
 from choral.learning.trainer import Trainer
 
 F = TypeVar("F", bound=Callable[..., Any] | click.Command)
-ROUNDS = 40
-RULE = "fedavgm"
-PLAIN = "fedavg"  # a model of one's own may send means and counts, which momentum carries past the mark
-BUILT_IN = {"epochs": 5, "rate": 0.2}  # of the built-in models; a person's own has options of its own
-
 _OPTIONS = (
     click.option(
-        "--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1, 10**6), help="Model versions to train."
+        "--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1, 10**6),
+        help="Model versions to train.",
     ),
     click.option(
         "--model", default="softmax", show_default=True, help="softmax, mlp, or your own as FILE.py:CLASS."
@@ -50,23 +46,14 @@ def recipe(command: F) -> F:
     return command
 
 
-def model_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's options, those that were not given with their defaults.
-
-    Raises:
-        ParameterError: a pair without "=".
-    """
-    chosen = parse_options(given["options"])
-    return chosen if _own(given) else {**BUILT_IN, **chosen}
-
-
 def trainer_of(given: Mapping[str, Any], features: int, classes: int) -> Trainer:
     """The model.
 
     Raises:
         ParameterError: an unknown model, or options that it does not have.
     """
-    return trainer_for(given["model"], features, classes, model_options(given))[1]
+    chosen = defaults.model_options(given["model"], parse_options(given["options"]))
+    return trainer_for(given["model"], features, classes, chosen)[1]
 
 
 def rule_of(given: Mapping[str, Any]) -> Rule:
@@ -75,20 +62,14 @@ def rule_of(given: Mapping[str, Any]) -> Rule:
     Raises:
         ParameterError: an unknown rule, or options that it does not have.
     """
-    name = given["rule"] or (PLAIN if _own(given) else RULE)
-    return rules.rule(name, parse_options(given["rule_options"]))
+    return defaults.rule_of(given["model"], given["rule"], parse_options(given["rule_options"]))
 
 
 def for_task(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Model and rule as `make_federation` takes them, whole: other defaults some day change no task."""
-    rule = rule_of(given)
+    """Model and rule as `founding.found` takes them."""
     return {
         "model": given["model"],
-        "options": model_options(given),
-        "rule": rule.name,
-        "rule_options": dict(rule.options),
+        "options": parse_options(given["options"]),
+        "rule": given["rule"],
+        "rule_options": parse_options(given["rule_options"]),
     }
-
-
-def _own(given: Mapping[str, Any]) -> bool:
-    return ":" in given["model"]

@@ -16,9 +16,10 @@ from choral.federation.enrolment import Federation
 from choral.federation.files import checked
 from choral.federation.task import Task
 from choral.founding.authority import Tls
+from choral.founding.defaults import ROUNDS, model_options, rule_of
 from choral.founding.folders import provision
 from choral.founding.trainers import trainer_for
-from choral.learning import model_file, rules
+from choral.learning import model_file
 from choral.learning.update import schema_of
 from choral.primitives import entropy
 from choral.primitives.fixed_point import LARGEST_COHORT
@@ -34,7 +35,8 @@ def found(
     weight_cap: int | None = None,
     model: str = "softmax",
     options: Mapping[str, Any] | None = None,
-    rule: str = "fedavg",
+    rounds: int = ROUNDS,
+    rule: str | None = None,
     rule_options: Mapping[str, Any] | None = None,
     minimum: int | None = None,
     tolerated: int | str = "quarter",
@@ -56,7 +58,9 @@ def found(
         classes: 2 to 256; at least 10 if it is read off shards.
         weight_cap: training examples of a member that count at most.
         model: softmax, mlp, or a person's own as FILE.py:NAME.
-        options, rule_options: of the model and of the aggregator's rule.
+        options: of the model; those of a built-in one have defaults.
+        rounds: versions to train.
+        rule, rule_options: how a mean is applied; server momentum, or plain means for one's own model.
         minimum: n_min; 3, or 2 of 2.
         tolerated: c, a number or "quarter".
         url: where members find the aggregator.
@@ -82,8 +86,9 @@ def found(
             "features and weight cap of the task are not known",
             hint="give --shards FOLDER, or --features and --weight-cap (examples in the largest shard)",
         )
-    rules.rule(rule, rule_options or {})  # the aggregator would refuse it at its start
-    name, trainer = trainer_for(model, features, classes or 10, dict(options or {}))
+    chosen = model_options(model, options or {})
+    applied = rule_of(model, rule, rule_options or {})  # the aggregator would refuse it at its start
+    name, trainer = trainer_for(model, features, classes or 10, chosen)
     parameters = trainer.initial(np.random.default_rng(seed))
     initial = model_file.encode(parameters)
     task = checked(
@@ -95,9 +100,10 @@ def found(
                 "classes": classes or 10,
                 "arrays": dict(schema_of(parameters)),
                 "initial": model_file.digest(initial).hex(),
-                "options": {} if name == "custom" else dict(options or {}),
+                "options": {} if name == "custom" else chosen,
             },
-            "rule": {"name": rule, "options": dict(rule_options or {})},
+            "rule": {"name": applied.name, "options": dict(applied.options)},
+            "rounds": rounds,
             "largest_cohort": largest_cohort or min(len(members), LARGEST_COHORT),
             "weight_cap": weight_cap,
             "holdout": holdout,
