@@ -33,6 +33,15 @@ def test_a_place_without_an_image_stays_empty(shard):
     assert np.isnan(picture[0:2, 8:]).all()
 
 
+def test_a_sheet_that_nobody_could_look_at_is_refused_and_not_drawn(tmp_path):
+    images = np.zeros((2, 1024 * 1024), np.uint8)
+    large = load_shard(save_shard(tmp_path / "large.npy", images, [0, 1]))
+    with pytest.raises(ParameterError, match="pixels in all") as caught:
+        mosaic(large, (1024, 1024), 200)
+    assert "--columns" in caught.value.hint
+    assert mosaic(large, (1024, 1024), 1)[0].shape == (2049, 1024)
+
+
 def test_images_that_are_no_square_need_a_shape(shard):
     assert shape_of(64) == (8, 8)
     with pytest.raises(ParameterError, match="images of 6 values, expected 2x2 = 4"):

@@ -1,7 +1,9 @@
 # ruff: noqa: N803, N806  (X is a matrix)
 """A person's own `.npy` and CSV files become shards, or the error says where they do not."""
 
+import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -43,6 +45,25 @@ def test_two_npy_files_make_a_shard_of_the_same_values(tmp_path, dtype):
 def test_an_array_file_is_mapped_and_not_read(tmp_path):
     np.save(tmp_path / "X.npy", np.zeros((4, 4)))
     assert isinstance(from_npy(tmp_path / "X.npy"), np.memmap)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_is_no_array_file_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "X.npy")
+    with pytest.raises(ShardError, match="no regular file"):
+        from_npy(tmp_path / "X.npy")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_csv_may_come_through_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    writer = threading.Thread(
+        target=(tmp_path / "a.csv").write_bytes, args=("x,y\n1.5,1\n".encode("utf-16"),)
+    )
+    writer.start()
+    X, y, _ = from_csv(tmp_path / "a.csv", "y")
+    writer.join()
+    assert (X.tolist(), y.tolist()) == ([[1.5]], [1])
 
 
 class Bomb:

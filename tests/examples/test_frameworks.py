@@ -93,6 +93,9 @@ def test_members_with_a_third_of_the_digits_each_learn_all_of_them(
     with serving(tmp_path / "fed/aggregator", tmp_path / "serve.log"):
         train(tmp_path, member)
     assert accuracy(tmp_path, model) > least
+    said = (tmp_path / "member-1.log").read_text()  # nobody waits before a silent terminal
+    assert "trained on" in said
+    assert "training is over" in said
 
 
 def test_a_personal_head_is_kept_by_its_member_and_known_to_nobody_else(tmp_path):

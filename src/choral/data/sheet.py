@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from choral.data.shard import Shard
 from choral.errors import ParameterError
 
+_PIXELS = 50_000_000  # of a whole sheet: more than anybody looks at
+
 
 def shape_of(features: int, shape: tuple[int, int] | None = None) -> tuple[int, int]:
     """Height and width of images of so many values: as given, or a square.
@@ -35,9 +37,17 @@ def mosaic(shard: Shard, shape: tuple[int, int], columns: int) -> tuple[NDArray[
     """One row a class, its first `columns` images side by side with a pixel between them.
 
     Returns the picture, from 0 (dark) to 1, and the label of each row; a place without an image is NaN.
+
+    Raises:
+        ParameterError: too large a picture.
     """
     height, width = shape
     labels = [int(label) for label in np.unique(shard.labels)]
+    if len(labels) * (height + 1) * columns * (width + 1) > _PIXELS:
+        raise ParameterError(
+            f"{len(labels)} rows of {columns} images of {height}x{width}; expected {_PIXELS:,} pixels in all",
+            hint="--columns 4 draws fewer images of each class",
+        )
     picture = np.full((len(labels) * (height + 1) - 1, columns * (width + 1) - 1), np.nan, np.float32)
     for row, label in enumerate(labels):
         for column, at in enumerate(np.flatnonzero(shard.labels == label)[:columns]):

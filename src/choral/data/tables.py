@@ -8,6 +8,7 @@ import io
 import math
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ def from_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     """
     path = Path(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a named pipe would wait for its writer
+            _refuse(path, "no regular file", "a .npy file", "give the path of the file itself")
         with path.open("rb") as file:
             begin = file.read(len(npy.MAGIC_PREFIX))
         if begin != npy.MAGIC_PREFIX:  # a renamed zip or pickle would be opened as such by numpy.load
