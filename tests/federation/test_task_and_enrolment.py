@@ -174,6 +174,15 @@ def test_two_participants_with_one_key_are_refused(folder):
         Participant.load(folder)
 
 
+@pytest.mark.parametrize("key", ["01" + "00" * 31, "01" + "00" * 30 + "80", "ee" + "ff" * 30 + "7f"])
+def test_a_key_under_which_anybody_could_sign_is_refused(folder, key):
+    """The neutral element in its three encodings: as bytes they are three members."""
+    members = read_toml(folder / "federation.toml")["members"]
+    edit(folder, members=members | {"m2": key})
+    with pytest.raises(ParameterError, match="anybody could sign under it"):
+        Participant.load(folder)
+
+
 def test_a_federation_of_two_is_warned_about_and_three_is_not(tmp_path):
     two = Participant.load(make_folder(tmp_path / "two", 2) / "m1")
     assert "Nothing is private between them" in two.federation.warning

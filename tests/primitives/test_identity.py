@@ -1,6 +1,7 @@
 """Key files that cannot leak by accident, signatures that hold for one label only (PROTOCOL §3.1)."""
 
 import base64
+import hashlib
 import os
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from choral.errors import IdentityError
 from choral.primitives.entropy import seeded
-from choral.primitives.identity import Identity, labelled, verify
+from choral.primitives.identity import Identity, labelled, sound, verify
 
 SEED = bytes(range(32))
 
@@ -159,3 +160,42 @@ def test_two_generated_keys_differ_and_one_source_gives_one_key():
     random = seeded(b"keys")
     assert Identity.generate(random).public != Identity.generate(random).public
     assert Identity.generate(seeded(b"keys")).public == Identity.generate(seeded(b"keys")).public
+
+
+ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
+@pytest.mark.parametrize("top", [0, 128])
+def test_a_key_of_small_order_under_which_anybody_can_sign_is_not_sound(top):
+    """For the neutral element R = s B is a signature of everything; it has a second encoding, too."""
+    seed = hashlib.sha512(SEED).digest()[:32]
+    scalar = int.from_bytes(seed, "little") & (2**254 - 8) | 2**254
+    anybody = Identity.from_private_bytes(SEED).public + (scalar % ORDER).to_bytes(32, "little")
+    neutral = b"\x01" + bytes(31)
+    assert verify(neutral, anybody, "a label", b"whatever it says")
+    assert not sound(neutral[:31] + bytes([top]))
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        bytes(32),
+        bytes(31) + b"\x80",
+        (2**255 - 20).to_bytes(32, "little"),
+        (2**255 - 19).to_bytes(32, "little"),
+        (2**255 - 18).to_bytes(32, "little"),
+        (2**256 - 1).to_bytes(32, "little"),
+        bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+        bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85"),
+        bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+        bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa"),
+    ],
+)
+def test_points_of_small_order_and_second_encodings_are_not_sound(public):
+    assert not sound(public)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(min_size=32, max_size=32))
+def test_every_key_that_is_generated_is_sound(seed):
+    assert sound(Identity.from_private_bytes(seed).public)

@@ -20,7 +20,7 @@ from choral.federation.address import address
 from choral.federation.files import NAME, checked, read_toml, write_whole
 from choral.federation.task import EDITED, Hex32, Task
 from choral.primitives.envelope import BUNDLE_BYTES, EnvelopeKey, Envelopes
-from choral.primitives.identity import Identity
+from choral.primitives.identity import Identity, sound
 from choral.protocol.parameters import Parameters
 from choral.protocol.sealing import AES_GCM, Sealing, Syft
 
@@ -72,6 +72,8 @@ class Federation(_Strict):
         keys = [self.aggregator.key, *self.members.values()]
         if len(set(keys)) != len(keys):
             raise ValueError("two participants have one and the same key")
+        if odd := [key for key in keys if not sound(bytes.fromhex(key))]:
+            raise ValueError(f"{odd[0]} is nobody's key: anybody could sign under it")
         if AGGREGATOR in self.members:
             raise ValueError(f"a member cannot be called {AGGREGATOR!r}")
         if len(self.members) < self.minimum:

@@ -22,11 +22,32 @@ from choral.primitives.entropy import RandomBytes
 
 PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
+_FIELD = 2**255 - 19
 
 
 def labelled(label: str, content: bytes) -> bytes:
     """SHA-256(label || 0x00 || content): what a signature under `label` is made over. 32 bytes."""
     return hashlib.sha256(label.encode() + b"\x00" + content).digest()
+
+
+# y of the points whose order divides 8: 0, 1, -1 and the two of order 8
+_SMALL_ORDER = {0, 1, _FIELD - 1} | {
+    int.from_bytes(bytes.fromhex(y), "little")
+    for y in (
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    )
+}
+
+
+def sound(public: bytes) -> bool:
+    """Whether 32 bytes can be somebody's identity key, and are its one encoding.
+
+    Under a key of small order everybody can make signatures. Only such points, and a few whose private half
+    nobody knows, have a second encoding (RFC 8032 §5.1.3), under which one key would pass as two.
+    """
+    y = int.from_bytes(public, "little") % 2**255
+    return y < _FIELD and y not in _SMALL_ORDER
 
 
 @dataclass(frozen=True)
