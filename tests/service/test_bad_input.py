@@ -146,10 +146,11 @@ async def test_a_long_poll_with_the_aggregators_key_ends_like_any_other(tmp_path
 
 
 async def test_one_member_cannot_send_in_the_name_of_another(home):
-    async with home.players(1, 2) as (one, two):
+    async with home.players(2) as (two,):
         message = wire.encode(two.machine(home.head).advertise)
-        with pytest.raises(IdentityError, match="m1 sent a message in the name of m2"):
-            await one.transport.send("POST", "/v1/rounds", message)
+        found = problem(await raw(home.port, request(home, 1, "POST", "/v1/rounds", message)))
+        assert (found["status"], found["type"]) == (401, "urn:choral:problem:identity")
+        assert "m1 sent a message in the name of m2" in found["detail"]
 
 
 # ----- which task -----------------------------------------------------------------------------

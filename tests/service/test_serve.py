@@ -18,7 +18,6 @@ from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.protocol.aggregator import Phase
 from choral.service.guard import host_of
-from choral.service.probes import stuck
 from choral.service.serve import serve
 from choral.service.settings import Settings
 from choral.service.store import FILE, Store
@@ -118,19 +117,18 @@ async def test_a_round_that_nothing_moves_any_more_is_not_ready(tmp_path, monkey
         await asyncio.gather(*(player.play(home.head, until="share") for player in players))
         (live,) = conductor.lives()
         assert (await raw(home.port, READY))[0] == 200
-        live.deadline -= 500 + 499  # nearly as long over as a phase may last
-        assert (await raw(home.port, READY))[0] == 200
-        live.deadline -= 10
+        live.deadline -= 500 + 60
         status, _, body = await raw(home.port, READY)
         assert (status, json.loads(body)["status"]) == (503, "not ready")
-        assert "is in phase share" in json.loads(body)["reasons"][0]
+        assert "phase share" in json.loads(body)["reasons"][0]
 
 
 async def test_a_cohort_may_form_for_as_long_as_it_wants(tmp_path):
     async with house(tmp_path) as home, home.players(1) as (one,):
         joining = asyncio.create_task(one.advertise(one.machine(home.head)))
         await until(home.rounds.conductor.lives)
-        assert stuck(home.rounds, home.rounds.conductor.lives()[0].deadline + 10_000) == []
+        home.rounds.conductor.lives()[0].deadline -= 10_000
+        assert (await raw(home.port, READY))[0] == 200
         joining.cancel()
 
 

@@ -18,7 +18,6 @@ from choral.service.problems import Refused
 from choral.service.rounds import Rounds
 from choral.service.store import Store
 
-_GRACE = 60.0  # seconds for which a round may compute after its deadline, at least
 _FRESH = 1.0  # seconds for which a look at the disk is good
 
 
@@ -48,7 +47,6 @@ def add_probes(
         wrong = [reason for reason in reasons if reason]
         if certificate is not None and certificate.seconds_left < 0:
             wrong.append("the server's certificate has expired")
-        wrong += stuck(rounds, clock())
         if rounds.stuck:
             wrong.append(rounds.stuck)
         if rounds.draining:
@@ -69,16 +67,6 @@ def add_probes(
                     'metrics = "open" gives them to whoever reaches the port',
                 )  # fmt: skip
             return Response(rounds.metrics.text(), content_type=CONTENT_TYPE)
-
-
-def stuck(rounds: Rounds, now: float) -> list[str]:
-    """Rounds whose deadline is long over: nothing moves them any more. A cohort that forms may wait on."""
-    grace = max(_GRACE, rounds.settings.phase_seconds)
-    return [
-        f"round {live.short} is in phase {live.at.value} {now - live.deadline:.0f} s after its deadline"
-        for live in rounds.conductor.lives()
-        if live.id and now > live.deadline + grace
-    ][:3]
 
 
 def _key(aggregator: Participant) -> str:

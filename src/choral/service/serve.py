@@ -45,7 +45,7 @@ async def serve(
     os.umask(0o077)  # what is kept is nobody else's to read
     store = Store(settings.state)
     try:
-        training = await asyncio.to_thread(_training, aggregator, store)
+        training = await asyncio.to_thread(take_up, aggregator, store)
         rounds = Rounds(aggregator, settings, training, store, witness=witness)
         certificate = _certificate(aggregator, settings)
         server = line.server(
@@ -73,8 +73,8 @@ async def serve(
         store.close()
 
 
-def _training(aggregator: Participant, store: Store) -> Training:
-    """The model log as it was left.
+def take_up(aggregator: Participant, store: Store) -> Training:
+    """The model log as it was left; rounds that were open are over.
 
     Raises:
         ParameterError: a file that SQLite cannot read.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,9 +37,9 @@ from choral.federation.folders import (
 from choral.protocol import wire
 from choral.service.app import create_app, largest_message
 from choral.service.rounds import Rounds
+from choral.service.serve import take_up
 from choral.service.settings import Settings
 from choral.service.store import Store
-from choral.service.training import Training
 
 log = structlog.get_logger("choral.syft")
 
@@ -67,11 +68,10 @@ async def serve(
     account = Account.load(aggregator, set(aggregator.federation.members))
     folders = Folders(connection or connect(aggregator, account))
     settings = patient(settings, account.poll_seconds)
+    os.umask(0o077)  # as over HTTP
     store = Store(settings.state)
     try:
-        training = await asyncio.to_thread(Training, aggregator, store)
-        if aborted := store.abort_open_rounds("the aggregator was restarted"):
-            log.warning("rounds were open when the aggregator stopped", rounds=aborted)
+        training = await asyncio.to_thread(take_up, aggregator, store)
         rounds = Rounds(aggregator, settings, training, store, witness=witness)
         desk = Desk(aggregator, account, folders, create_app(aggregator, rounds, store))
         started(f"{account.email}, through PySyft")
