@@ -214,12 +214,48 @@ def _initial(home: House) -> np.ndarray:
     return flatten(model_file.decode(data, task.arrays), task.arrays)
 
 
-def test_a_store_of_another_task_or_a_changed_record_is_refused(tmp_path, home):
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_state_of_another_federation_is_refused_in_a_sentence_that_names_both(tmp_path, home, seed):
+    """A volume that was kept. With the same task (seed 0) it is the aggregator's key that differs."""
     store = Store(tmp_path / "state")
-    Training(home.aggregator, store)
-    other = House(make_folder(tmp_path / "other", 3, seed=5))
-    with pytest.raises(RecordError):
-        Training(other.aggregator, store)
+    first = Training(home.aggregator, store).head
+    other = House(make_folder(tmp_path / "other", 3, seed=seed)).aggregator
+    with pytest.raises(RecordError) as error:
+        Training(other, store)
+    mine = home.aggregator
+    theirs, ours = (
+        f"task {me.task.digest.hex()[:12]}, aggregator {me.identity.public.hex()[:12]}"
+        for me in (mine, other)
+    )
+    assert error.value.reason == (
+        f"the state in {tmp_path / 'state'} is that of another federation ({mine.federation.name!r},"
+        f" {theirs}), and {other.folder} is the aggregator of {other.federation.name!r} ({ours})"
+    )
+    assert "--state" in error.value.hint
+    assert Training(home.aggregator, store).head == first
+    with store._write() as db:
+        db.execute("delete from about")
+    with pytest.raises(RecordError, match=f"another federation .task {mine.task.digest.hex()[:12]}."):
+        Training(other, store)
+    store.close()
+
+
+@pytest.mark.parametrize("staleness", [0, 10])
+def test_what_is_remembered_of_the_log_is_what_members_can_still_ask_for(tmp_path, staleness):
+    home = House(make_folder(tmp_path / "fed", 3, rounds=100, max_staleness=staleness))
+    store = Store(tmp_path / "state")
+    training = Training(home.aggregator, store)
+    log = [training.head]
+    for number in range(1, 81):
+        log.append(
+            training.apply(
+                total(home), training.head, bytes([number]) * 32, lambda record, n=number: row(n, "done")
+            )
+        )
+    for known in (training, Training(home.aggregator, store)):
+        assert len(known._bases) == staleness + 64
+        assert all(known.base(record.context) == record for record in log[-staleness - 64 :])
+        assert known.base(log[0].context) is None
     store.close()
 
 

@@ -180,7 +180,8 @@ class Rounds:
             base = self.training.base(message.ctx)
             if base is None:
                 raise PeerError(
-                    f"{message.member} starts from a model or a task that is not of this federation",
+                    f"{message.member} starts from a model or a task that is not of this federation,"
+                    " or from a version long past",
                     culprits=[message.member],
                     hint="compare the digests in `choral status` with those of your own folder",
                 )

@@ -217,6 +217,17 @@ class Store:
                 details["bytes_out"] = sum(sent.values())
                 db.execute("update rounds set details = ? where id = ?", (json.dumps(details), round_id))
 
+    # ----- whose it is ------------------------------------------------------------------------
+
+    def tell_about(self, **about: str) -> None:
+        """Whose state this is, in words; what was said before stays."""
+        with self._write() as db:
+            db.executemany("insert or ignore into about values (?, ?)", about.items())
+
+    def about(self) -> dict[str, str]:
+        """Empty for a file that was begun under the first layout."""
+        return dict(self._read("select key, value from about")) if self._layout > 1 else {}
+
     # ----- who is kept out --------------------------------------------------------------------
 
     def keep_out(self, name: str, kept: Kept) -> None:

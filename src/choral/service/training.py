@@ -24,10 +24,11 @@ from choral.learning.trainer import Vector
 from choral.learning.update import Schema, flatten, schema_of
 from choral.primitives.fixed_point import RingPlan, decode
 from choral.protocol.aggregator import Total
-from choral.protocol.transcript import sign
+from choral.protocol.transcript import sign, signed_by
 from choral.service.apart import some
 from choral.service.store import RoundRow, Store
 
+_BASES = 64  # versions beside the stalest allowed that a member may still come with, and be told the newest
 _BLOCK = 1 << 16  # coordinates that are decoded at once
 
 
@@ -63,9 +64,10 @@ class Training:
         self._progress = Progress()
         head = None
         for record in store.records(-1):
+            if head is None:
+                self._expect_mine(record)
             head = records.follow(head, record, aggregator=aggregator.identity.public, task=self._task.digest)
-            self._bases[record.context] = record
-            self._progress = self._progress.after(record)
+            self._passed(record)
         if head is None:
             raise RecordError("the model log is empty")
         self.head: Record = head
@@ -76,6 +78,29 @@ class Training:
         self._state = model_file.decode(state) if state else {}
         if rules.state_digest(self._state) != head.rule_state:
             raise RecordError(f"the stored state of the rule is not that of version {head.version}")
+
+    def _expect_mine(self, first: Record) -> None:
+        """Raises `RecordError`, with whose it is, if another federation's log begins with `first`."""
+        me, mine = self._me, self._me.identity.public
+        if first.task == self._task.digest and signed_by(first, mine):
+            return
+        of = self._store.about()
+        name = f"{of['federation']!r}, " if "federation" in of else ""
+        key = f", aggregator {of['aggregator'][:12]}" if "aggregator" in of else ""
+        theirs = f"{name}task {first.task.hex()[:12]}{key}"
+        ours = f"task {self._task.digest.hex()[:12]}, aggregator {mine.hex()[:12]}"
+        raise RecordError(
+            f"the state in {self._store.path.parent} is that of another federation ({theirs}), and"
+            f" {me.folder} is the aggregator of {me.federation.name!r} ({ours})",
+            hint="a folder or a volume was kept: `--state` names an empty one, or move away what is in it",
+        )
+
+    def _passed(self, record: Record) -> None:
+        """Take a version into what is remembered of the log: what rounds and retries can still ask for."""
+        self._bases[record.context] = record
+        while len(self._bases) > self._task.max_staleness + _BASES:
+            del self._bases[next(iter(self._bases))]
+        self._progress = self._progress.after(record)
 
     def blob(self, digest: bytes) -> bytes:
         """A model or a rule's state by digest.
@@ -108,6 +133,7 @@ class Training:
         state = rules.state_digest({})
         record = records.first(self._me.identity, self._task.digest, model_file.digest(data), state)
         self._store.append(record, {record.parameters: data, state: b""})
+        self._store.tell_about(federation=self._me.federation.name, aggregator=self._me.identity.public.hex())
 
     @property
     def next_bytes(self) -> int:
@@ -204,8 +230,7 @@ class Training:
         self._store.append(step.record, step.blobs, step.row(step.record))
         self._next = None
         self.head, self._model, self._state = step.record, step.model, step.state
-        self._bases[step.record.context] = step.record
-        self._progress = self._progress.after(step.record)
+        self._passed(step.record)
         return step.record
 
 
