@@ -88,3 +88,15 @@ def test_two_values_for_a_column_in_the_options_are_refused():
         ran = run(*one, *more)
         assert isinstance(ran.exception, ChoralError)
         assert found in ran.exception.reason
+
+
+def test_two_splits_do_not_mix_in_one_folder(here):
+    def split(members):
+        return run("split", "out", "--data", "shard.npy", "--members", members, "--test", 0)
+
+    assert split(3).exit_code == split(4).exit_code == split(4).exit_code == 0
+    before = {path.name: path.read_bytes() for path in (here / "out").iterdir()}
+    ran = split(2)
+    assert isinstance(ran.exception, ChoralError)
+    assert "found client_3_data.npy of another split" in ran.exception.reason
+    assert {path.name: path.read_bytes() for path in (here / "out").iterdir()} == before

@@ -48,7 +48,8 @@ def write_shards(
     """`client_1_data.npy` … and, for a part `test`, `test_data.npy`; the paths of the clients'.
 
     Raises:
-        ParameterError: a split that cannot be.
+        ParameterError: a split that cannot be, or a folder with shards of more clients: whoever reads the
+            folder would have examples twice.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(y))
@@ -62,6 +63,12 @@ def write_shards(
             f"{folder}: no folder can be made there ({error.strerror or error})",
             hint="give a folder that is there, or a place where you may make one",
         ) from error
+    ours = {f"client_{i}_data.npy" for i in range(1, members + 1)}
+    if others := sorted({path.name for path in folder.glob("client_*_data.npy")} - ours):
+        raise ParameterError(
+            f"{folder}: found {others[0]} of another split, expected shards of {members} clients at most",
+            hint="another folder, or remove what is there",
+        )
     if cut < len(y):
         held_out = np.sort(order[cut:])
         save_shard(folder / "test_data.npy", X[held_out], y[held_out])
