@@ -58,14 +58,19 @@ def watch(where: str, ca: Path | None, every: float, once: bool, as_json: bool) 
             console.print(drawn(picture))
         return
     trouble = None
-    with understood(where), Live(drawn(picture), console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            time.sleep(every)
-            try:
-                picture, trouble = snapshot_of(where, ca), None
-            except (AggregatorUnavailable, ParameterError) as error:  # it may be restarted
-                trouble = error
-            live.update(drawn(picture, trouble), refresh=True)
+    with understood(where):
+        live = Live(drawn(picture), console=console, screen=True, auto_refresh=False)
+        try:  # not `with`: Ctrl-C in the first picture would leave the terminal on the other screen
+            live.start(refresh=True)
+            while True:
+                time.sleep(every)
+                try:
+                    picture, trouble = snapshot_of(where, ca), None
+                except (AggregatorUnavailable, ParameterError) as error:  # it may be restarted
+                    trouble = error
+                live.update(drawn(picture, trouble), refresh=True)
+        finally:
+            live.stop()
 
 
 def drawn(picture: dict[str, Any], trouble: ChoralError | None = None) -> RenderableType:

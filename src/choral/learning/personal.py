@@ -122,5 +122,10 @@ class Personal:
         """Measure the shared arrays together with this member's own."""
         return self.trainer.evaluate({**parameters, **self._own}, X, y)
 
+    def predict(self, parameters: Parameters, X: Examples) -> Labels:
+        """What the inner trainer says, with this member's own arrays; it must have a `predict`."""
+        labels: Labels = self.trainer.predict({**parameters, **self._own}, X)  # type: ignore[attr-defined]
+        return labels
+
     def _shared(self, whole: Mapping[str, Any]) -> Parameters:
         return {name: array for name, array in whole.items() if not self.is_personal(name)}

@@ -82,6 +82,11 @@ class Softmax:
         """Correct predictions and summed cross entropy. Raises as `train` does."""
         return descent.evaluate(self, parameters, X, y)
 
+    def predict(self, parameters: Parameters, X: Examples) -> Labels:
+        """The likeliest class of each example, (n,)."""
+        labels: Labels = np.argmax(self.logits(parameters, X), axis=1)
+        return labels
+
     def logits(self, parameters: Parameters, X: Matrix) -> Matrix:
         """Scores (n, classes); their exponentials are the probabilities, but for a factor."""
         logits: Matrix = X @ parameters["weight"]
@@ -162,6 +167,11 @@ class MLP:
     def evaluate(self, parameters: Parameters, X: Examples, y: Labels) -> Evaluation:
         """Correct predictions and summed cross entropy. Raises as `train` does."""
         return descent.evaluate(self, parameters, X, y)
+
+    def predict(self, parameters: Parameters, X: Examples) -> Labels:
+        """The likeliest class of each example, (n,)."""
+        labels: Labels = np.argmax(self.logits(parameters, X), axis=1)
+        return labels
 
     def _activations(self, parameters: Parameters, X: Matrix) -> Matrix:
         active: Matrix = X @ parameters["hidden.weight"]

@@ -335,13 +335,14 @@ class Conductor:
         missing, culprits = (self._enrolled(getattr(error, what, ())) for what in ("missing", "culprits"))
         if isinstance(live.failure, RoundAborted):
             live.failure.missing, live.failure.culprits = tuple(missing), tuple(culprits)
-        if live.id or not isinstance(error, NoRoom):  # that has its own line, once
-            log.warning(
-                "a round aborted", round=live.short, phase=phase, reason=error.reason,
-                missing=few(missing), culprits=few(culprits),
-            )  # fmt: skip
-        if not live.id:
+        if not live.id:  # a cohort that never closed has no name
+            if not isinstance(error, NoRoom):  # that has its own line, once
+                log.info("an open cohort ended", base=live.base.version, reason=error.reason)
             return
+        log.warning(
+            "a round aborted", round=live.short, phase=phase, reason=error.reason,
+            missing=few(missing), culprits=few(culprits),
+        )  # fmt: skip
         proven = [name for name in getattr(error, "proven", ()) if name in live.machine.received(PHASES[0])]
         if proven:
             await asyncio.to_thread(self.cohorts.keep_out, proven, live.id, error.reason)
