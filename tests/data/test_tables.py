@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from choral.cli.data import data
 from choral.data import load_shard, save_shard
-from choral.data.tables import from_csv, from_npy
+from choral.data.arrays import from_npy
+from choral.data.tables import from_csv
 from choral.errors import ShardError
 
 one_directory = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -305,8 +306,26 @@ def test_any_file_is_a_table_or_refused_and_nothing_else(tmp_path, content, begi
 
 SHAPES = [
     "(3, 2)", "(0, 4611686018427387904)", "(4611686018427387904, 4)", "(1e999,)", "(-1, 2)",
-    f"({'9' * 50},)", "()", "(True,)",
+    f"({'9' * 50},)", "()", "(True,)", f"({'1,' * 40})",
 ]  # fmt: skip
+TYPES = ["<f4", ">f8", "|V0", "<U0", "|S0", "<U268435456", "<M8[s]", "|O"]
+
+
+@pytest.mark.parametrize("kind", ["|V0", "<U0", "|S0"])
+@pytest.mark.parametrize("shape", ["(4611686018427387904,)", "(3,)", "(0, 4611686018427387904)"])
+def test_an_array_of_nothing_is_refused_before_numpy_divides_by_its_size(tmp_path, kind, shape):
+    path = tmp_path / "X.npy"
+    head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + head.encode() + bytes(24))
+    with pytest.raises(ShardError, match="expected at least one value"):
+        from_npy(path)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_comes_back_in_either_order(tmp_path, order):
+    X = np.arange(24.0).reshape(4, 3, 2)
+    np.save(tmp_path / "X.npy", np.asarray(X, order=order))
+    np.testing.assert_array_equal(from_npy(tmp_path / "X.npy"), X)
 
 
 @one_directory
@@ -314,7 +333,8 @@ SHAPES = [
 def test_a_damaged_array_file_is_read_or_refused_and_nothing_else(tmp_path, data):
     path = tmp_path / "X.npy"
     shape = data.draw(st.sampled_from(SHAPES))
-    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    kind = data.draw(st.sampled_from(TYPES))
+    head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     content = bytearray(b"\x93NUMPY\x01\x00\x76\x00" + head.encode() + bytes(24))
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

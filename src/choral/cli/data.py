@@ -16,10 +16,10 @@ from choral.cli.lists import listed
 from choral.cli.terminal import bar, console, steps, working
 from choral.cli.values import Number
 from choral.data import load_digits, load_shard, save_shard, sheet, synthetic_digits
+from choral.data.arrays import from_npy as array_from_npy
 from choral.data.mnist import load_both as load_mnist
 from choral.data.partition import split as split_labels
 from choral.data.tables import from_csv as arrays_from_csv
-from choral.data.tables import from_npy as array_from_npy
 from choral.errors import ParameterError
 
 _DELIMITERS = {"tab": "\t", r"\t": "\t"}

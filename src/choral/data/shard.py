@@ -181,9 +181,10 @@ def save_shard(
 def _map(path: Path, file: BinaryIO, features: int | None) -> tuple[mmap.mmap, NDArray[np.void]]:
     """Map the records of an open file, once its header and its size agree. The mapping, and the records."""
     size = os.fstat(file.fileno()).st_size
-    dtype, shape, offset = _read_header(path, file.read(MAX_HEADER))
-    _check_dtype(path, dtype, shape, features)
-    (count,) = shape
+    header = read_header(path, file.read(MAX_HEADER))
+    dtype, offset = header.dtype, header.offset
+    _check_dtype(path, dtype, header.shape, features)
+    (count,) = header.shape
     if count == 0:
         _refuse(path, "no records", "at least one record", "give this client some data")
     expected = offset + count * dtype.itemsize
@@ -210,42 +211,55 @@ def _let_go(pages: mmap.mmap, start: int, stop: int) -> int:
     return stop
 
 
-def _read_header(path: Path, prefix: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Element type, shape and start of the data, from the first MAX_HEADER bytes of a file."""
+@dataclass(frozen=True)
+class Header:
+    """What a `.npy` file says of itself: nothing of it is believed before it is compared with the file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int  # where the data begin
+    fortran: bool
+
+
+def read_header(path: Path, prefix: bytes, wanted: str = _ONE_ARRAY, hint: str = _RESAVE) -> Header:
+    """The header in the first MAX_HEADER bytes of a file. `wanted` is what the file should hold, for errors.
+
+    Raises ShardError: no `.npy` file, or one whose header makes no sense.
+    """
     if not prefix:
-        _refuse(path, "an empty file", "a .npy file", _RESAVE)
+        _refuse(path, "an empty file", "a .npy file", hint)
     if prefix.startswith(b"PK"):
         _refuse(
             path,
             "a zip archive, as an .npz is, whatever the name says",
-            f"a .npy file with {_ONE_ARRAY}",
-            _RESAVE,
+            f"a .npy file with {wanted}",
+            hint,
         )
     if prefix.startswith(b"\x80"):
-        _refuse(path, "a Python pickle, which is never opened", "a .npy file", _RESAVE)
+        _refuse(path, "a Python pickle, which is never opened", "a .npy file", hint)
     version = tuple(prefix[6:8])
     if not prefix.startswith(npy.MAGIC_PREFIX):
-        _refuse(path, f"a file that starts with {prefix[:6]!r}", "a .npy file", _RESAVE)
+        _refuse(path, f"a file that starts with {prefix[:6]!r}", "a .npy file", hint)
     if version not in ((1, 0), (2, 0)):
-        _refuse(path, f".npy version bytes {list(version)}", "version 1.0 or 2.0", _RESAVE)
+        _refuse(path, f".npy version bytes {list(version)}", "version 1.0 or 2.0", hint)
     width = 2 if version == (1, 0) else 4
     offset = 8 + width + int.from_bytes(prefix[8 : 8 + width], "little")
     if offset > MAX_HEADER:
-        _refuse(path, f"a header of {offset} bytes", f"at most {MAX_HEADER}", _RESAVE)
+        _refuse(path, f"a header of {offset} bytes", f"at most {MAX_HEADER}", hint)
     stream = io.BytesIO(prefix[8:])
     read = npy.read_array_header_1_0 if width == 2 else npy.read_array_header_2_0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old writers; the layout is checked anyway
-            shape, _, dtype = read(stream, max_header_size=MAX_HEADER)
+            shape, fortran, dtype = read(stream, max_header_size=MAX_HEADER)
     except Exception as error:
         # numpy's parser promises ValueError, but nested brackets or absurd field names bring out
         # RecursionError, MemoryError, TypeError and others: whatever it is, it is no shard.
         raise ShardError(
-            f"{path}: found a header that cannot be read; expected a .npy file with {_ONE_ARRAY}",
-            hint=_RESAVE,
+            f"{path}: found a header that cannot be read; expected a .npy file with {wanted}",
+            hint=hint,
         ) from error
-    return dtype, tuple(int(side) for side in shape), offset
+    return Header(dtype, tuple(int(side) for side in shape), offset, bool(fortran))
 
 
 def _check_dtype(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], features: int | None) -> None:

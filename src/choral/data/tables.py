@@ -1,4 +1,4 @@
-"""A person's own files as the arrays of a shard: two `.npy` files, or one CSV with a header."""
+"""A person's own CSV file as the arrays of a shard."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import io
 import math
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from choral.data.labels import numbered, shown
-from choral.data.shard import MAX_HEADER
 from choral.errors import ShardError
 
 _BEGINS = (  # the longer mark first: UTF-32's begins as UTF-16's does
@@ -54,34 +51,6 @@ class Table(NamedTuple):
     X: NDArray[Any]
     y: NDArray[np.uint8]
     features: tuple[str, ...]
-
-
-def from_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """The plain array in a `.npy` file, mapped from it and not read.
-
-    Raises:
-        ShardError: not a `.npy` file, or one that is cut short or holds Python objects or a shard.
-    """
-    path = Path(path)
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a named pipe would wait for its writer
-            _refuse(path, "no regular file", "a .npy file", "give the path of the file itself")
-        with path.open("rb") as file:
-            begin = file.read(len(npy.MAGIC_PREFIX))
-        if begin != npy.MAGIC_PREFIX:  # a renamed zip or pickle would be opened as such by numpy.load
-            _refuse(path, f"a file that starts with {begin!r}", "a .npy file", "numpy.save(path, array)")
-        with np.errstate(over="raise"):  # numpy multiplies the sides of a claimed shape in 64 bits
-            array = npy.open_memmap(path, mode="r", max_header_size=MAX_HEADER)
-    except ShardError:
-        raise
-    except OSError as error:
-        _refuse(path, f"a file that cannot be read ({error.strerror or error})", "a .npy file")
-    except Exception as error:
-        # numpy's parser promises ValueError; nested brackets and absurd shapes bring out others
-        _refuse(path, f"a file that cannot be read ({error})", "a .npy file with one array of numbers")
-    if array.dtype.names is not None:
-        _refuse(path, "a structured array", "a plain array of numbers", "a shard needs no conversion")
-    return array
 
 
 def from_csv(
