@@ -17,7 +17,7 @@ from choral.cli.reading import Log
 from choral.cli.terminal import bar, console, percent, say, working
 from choral.cli.terminal import version as version_by_name
 from choral.data import load_shard
-from choral.data.tables import from_npy
+from choral.data.arrays import from_npy
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.files import write_whole
