@@ -130,12 +130,28 @@ def test_eighteen_liars_of_a_hundred_do_not_stop_a_sum():
             table.spoil(dealer, holder)
     findings = table.read()
     assert findings.culprits == ()  # 82 fit; 24 who lie together could have made others look like this
-    for dealer in table.secrets:
-        table.spoil(dealer, table.names[50])
+    table.spoil("m001", "m051")
+    table.read()  # leaving out any one member reaches 19
+    table.spoil("m001", "m052")
     with pytest.raises(RoundAborted, match=r"of m001 .*do not give its secret back") as abort:
         table.read()
     assert abort.value.culprits == ()
-    assert "more than 18 members" in abort.value.hint
+    assert "more than 19 members" in abort.value.hint
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 9, 14, 15, 21, 26, 28])
+def test_up_to_28_members_c_liars_stop_no_sum_and_a_dealer_of_nonsense_is_proven(n):
+    table = Table(n, dealers=2)
+    for holder in table.names[-table.liars :]:
+        table.spoil("m001", holder)
+        table.spoil("m002", holder)
+    table.read()
+    for holder in table.names:
+        table.spoil("m002", holder)
+    with pytest.raises(RoundAborted) as abort:
+        table.read()
+    assert "m002" in abort.value.proven
+    assert set(abort.value.proven) <= {"m002", *table.names[-table.liars :]}
 
 
 def test_thirteen_liars_of_a_hundred_are_named():

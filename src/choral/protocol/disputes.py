@@ -11,14 +11,14 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from choral.errors import RoundAborted
 from choral.primitives import reed_solomon, shamir
 
-MOST_SETS = 2048
-"""So many sets of t holders are tried one by one when the decoder gives up: all there are, up to n = 14."""
+MOST_WORK = 2_000_000
+"""When the decoder gives up, holders are left out in so many ways, times r^2: about a second."""
 
 Dispute = tuple[str, str]  # dealer, holder
 
@@ -72,7 +72,7 @@ class Holders:
     def recover(
         self, dealer: str, shares: Mapping[str, bytes], fits: Callable[[bytes], bool], *, exact: bool
     ) -> bytes:
-        """The dealer's secret, in spite of up to (r - t) / 2 wrong ones of r shares.
+        """The dealer's secret, in spite of up to (r - t) / 2 wrong ones of r shares, in small cohorts more.
 
         Args:
             shares: the revealed shares by holder, 32 bytes each.
@@ -99,38 +99,58 @@ class Holders:
         self, dealer: str, values: Mapping[str, int], fits: Callable[[bytes], bool]
     ) -> tuple[tuple[str, ...], list[str]]:
         """t holders whose values give a secret that fits, and who is not on the polynomial through them."""
-        t, everybody = self._threshold, list(self._index)
-        # an honest dealer's secret comes out of every decoding that reaches as many errors as there are liars
-        proven = 2 * self._liars <= len(everybody) - t
-        undoubted = [name for name in everybody if not self._doubted[name]]
-        for pool in (everybody, undoubted) if undoubted != everybody else (everybody,):
-            found = reed_solomon.decode({self._index[name]: values[name] for name in pool}, t)
+        everybody = list(self._index)
+        for pool in self._pools():
+            found = reed_solomon.decode({self._index[name]: values[name] for name in pool}, self._threshold)
             if found is None:
                 continue
             off = self._not_on(found, values)
             if fits(_secret(found)):
                 on = [name for name in everybody if name not in set(off)]
-                return tuple(on[:t]), off
+                return tuple(on[: self._threshold]), off
             # at least t of so many are honest, so this is what the dealer would have drawn if it were honest
-            proven |= len(everybody) - len(off) >= t + self._liars
-        if math.comb(len(everybody), t) <= MOST_SETS:
-            for good in itertools.combinations(everybody, t):
-                if fits(self._read(good, values)):
-                    return good, self._off_line(good, values)
-            proven |= len(everybody) >= t + self._liars  # t honest holders were among the sets
-        raise self._aborted(dealer, proven=proven)
+            if len(everybody) - len(off) >= self._threshold + self._liars:
+                raise self._aborted(dealer, proven=True)
+        # an honest dealer's secret comes out of what reaches as many wrong shares as there are liars
+        raise self._aborted(dealer, proven=self._reach >= self._liars)
+
+    def _pools(self) -> Iterator[Sequence[str]]:
+        """Whose values to decode: everybody's, those of nobody doubted, then with ever more left out."""
+        everybody = tuple(self._index)
+        yield everybody
+        undoubted = tuple(name for name in everybody if not self._doubted[name])
+        if undoubted != everybody:
+            yield undoubted
+        for out in self._left_out:
+            yield from itertools.combinations(everybody, len(everybody) - out)
+
+    @functools.cached_property
+    def _left_out(self) -> list[int]:
+        """How many holders to leave out: where that reaches further, in few enough ways."""
+        r = len(self._index)
+        spare = r - self._threshold
+        return [
+            out
+            for out in range(1, spare + 1)
+            if (spare - out) % 2 == 0 and math.comb(r, out) * r**2 <= MOST_WORK
+        ]
+
+    @functools.cached_property
+    def _reach(self) -> int:
+        """So many wrong shares of one secret are found, whichever they are: the left out, half the rest."""
+        spare = len(self._index) - self._threshold
+        return max(out + (spare - out) // 2 for out in (0, *self._left_out))
 
     def _aborted(self, dealer: str, *, proven: bool) -> RoundAborted:
         culprits = {*self.findings().culprits, *([dealer] if proven else [])}
-        reach = (len(self._index) - self._threshold) // 2
         return RoundAborted(
             f"the shares of {dealer} that {len(self._index)} members revealed do not give its secret back",
             culprits=sorted(culprits),
             proven=sorted(culprits),
-            hint=f"{dealer} dealt shares of another secret than it signed for: that is proven"
+            hint=f"{dealer} did not deal shares of the secret that it signed for: that is proven"
             if proven
-            else f"{dealer} dealt wrong shares, or more than {reach} members revealed wrong ones: which of"
-            " the two cannot be told",
+            else f"{dealer} dealt wrong shares, or more than {self._reach} members revealed wrong ones: which"
+            " of the two cannot be told",
             rule="4.5.12",
         )
 
