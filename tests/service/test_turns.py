@@ -335,6 +335,51 @@ async def test_uploads_wait_for_their_turn_and_those_that_do_not_get_one_are_tol
             assert {frozenset(found.members) for found in survivors} == {frozenset(["m2", "m3", "m4"])}
 
 
+@pytest.mark.parametrize("bytes_a_second", [0, 100])
+async def test_who_is_too_slow_for_the_deadline_does_not_keep_the_others_waiting_for_it(
+    tmp_path, bytes_a_second
+):
+    async with house(tmp_path, 4, settings={"phase_seconds": 6.0}) as home:
+        uploads = home.app.extensions["uploads"]
+        uploads._room, uploads.most = asyncio.Semaphore(1), 1
+        async with home.players(1, 2, 3, 4) as players, asyncio.timeout(15):
+            base = home.head
+            came = await asyncio.gather(*(player.play(base, until="mask") for player in players))
+            slow = players[0]
+            async with connected(home.port) as (reader, writer):
+                writer.write(asked(slow, "PUT", f"{slow.at(came[0][0])}/masked", 1000) + b"abc")
+
+                async def trickle():
+                    while bytes_a_second:
+                        writer.write(b"x")
+                        await asyncio.sleep(1 / bytes_a_second)
+
+                trickling = asyncio.create_task(trickle())
+                await until(lambda: uploads.held == 1)
+                others = [
+                    asyncio.create_task(player.mask(*found))
+                    for player, found in zip(players[1:], came[1:], strict=True)
+                ]
+                found = await answer(reader)
+                trickling.cancel()
+                assert problem(found)["title"] == "too slow"
+                (live,) = home.rounds.conductor.lives()
+                assert time.monotonic() < live.deadline - 1  # long before that of the phase
+            survivors = await asyncio.gather(*others)
+            assert {frozenset(found.members) for found in survivors} == {frozenset(["m2", "m3", "m4"])}
+
+
+async def test_a_slow_sender_has_all_its_time_while_nobody_waits():
+    async def view() -> Response:
+        return Response(str(len(await read_vector(1000, 1.2))))
+
+    async with serving(view) as port, connected(port) as (reader, writer):
+        writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n")
+        await asyncio.sleep(0.8)
+        writer.write(b"x" * 20)
+        assert (await answer(reader))[0] == 200
+
+
 async def test_whose_turn_does_not_come_in_time_is_refused():
     uploads = Uploads(UPLOAD_BYTES)
     clock = asyncio.get_running_loop().time

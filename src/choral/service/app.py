@@ -179,7 +179,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         until = clock() + settings.phase_seconds
         async with uploads.turn(access.member, _hang_up(), until):
             began = clock()
-            data = await read_vector(vector_limit, until - began)
+            data = await read_vector(vector_limit, until - began, lambda: uploads.waiting > 0)
             rounds.metrics.uploaded(len(data), clock() - began)
             found = await asyncio.to_thread(aggregator.sealing.decode_vector, data, task.dimension, auxiliary)
             _same_member(access, found.head)

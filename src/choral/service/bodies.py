@@ -13,6 +13,8 @@ from choral.errors import WireError
 from choral.service.problems import Refused
 
 _WITH_BODY = frozenset({"POST", "PUT"})
+_PATIENT = 0.25  # of the time for a body, in which nobody looks how fast it comes
+_LOOK = 0.5  # seconds from one look to the next afterwards
 _NUMBERS = ("after", "before")  # in the query
 
 
@@ -51,10 +53,11 @@ async def read_body(limit: int, seconds: float) -> bytes:
     return bytes(buffer)
 
 
-async def read_vector(limit: int, seconds: float) -> memoryview:
+async def read_vector(limit: int, seconds: float, crowded: Callable[[], bool] = lambda: False) -> memoryview:
     """A masked vector's body, placed so that its words are aligned: numpy is slow on others.
 
-    Memory is taken as bytes arrive, not as they are announced.
+    Memory is taken as bytes arrive, not as they are announced. While it is `crowded`, one that is too slow
+    to be in within `seconds` is not waited for as long as that.
 
     Raises: as `read_body`.
     """
@@ -71,21 +74,35 @@ async def read_vector(limit: int, seconds: float) -> memoryview:
             buffer.extend(bytes(start))
         buffer.extend(chunk)
 
-    await _read(length, seconds, place)
+    await _read(length, seconds, place, crowded)
     return memoryview(buffer)[start:] if start >= 0 else memoryview(head)
 
 
-async def _read(length: int, seconds: float, take: Callable[[bytes], None]) -> None:
-    got = 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.body:
-                got += len(chunk)
-                if got > length:
-                    break
-                take(chunk)
-    except TimeoutError:
-        raise Refused(408, "too-slow", f"{got} of {length} bytes came in {seconds:g} s") from None
+async def _read(
+    length: int,
+    seconds: float,
+    take: Callable[[bytes], None],
+    crowded: Callable[[], bool] = lambda: False,
+) -> None:
+    clock = asyncio.get_running_loop().time
+    began, got = clock(), 0
+    pieces = aiter(request.body)
+    while True:
+        spent = clock() - began
+        late = spent > seconds * _PATIENT and got * seconds < length * spent and crowded()
+        if late or spent >= seconds:
+            raise Refused(
+                408, "too-slow", f"{got} of {length} bytes came in {spent:.3g} s, there are {seconds:.3g} s"
+            )
+        try:
+            async with asyncio.timeout(min(seconds - spent, max(_LOOK, seconds * _PATIENT - spent))):
+                chunk = await anext(pieces, b"")
+        except TimeoutError:
+            continue
+        got += len(chunk)
+        if not chunk or got > length:
+            break
+        take(chunk)
     if got != length:
         raise WireError(f"a body of {got} bytes was announced as {length}")
 

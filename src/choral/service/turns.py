@@ -65,12 +65,12 @@ class Uploads:
 
     Attributes:
         most: that are held at once.
-        held: that are held now.
+        held, waiting: that are held now, that wait for their turn.
     """
 
     def __init__(self, vector_bytes: int) -> None:
         self.most = max(LEAST_UPLOADS, UPLOAD_BYTES // max(1, vector_bytes))
-        self.held = 0
+        self.held = self.waiting = 0
         self._room = asyncio.Semaphore(self.most)
         self._of: dict[str, Callable[[], None]] = {}
 
@@ -85,6 +85,7 @@ class Uploads:
             self._of[member]()
         self._of[member] = hang_up
         try:
+            self.waiting += 1
             try:
                 async with asyncio.timeout_at(until):
                     await self._room.acquire()
@@ -95,6 +96,8 @@ class Uploads:
                     f"{self.most} other vectors were on their way all the time",
                     "the aggregator's phase_seconds is short for so many members",
                 ) from None
+            finally:
+                self.waiting -= 1
             self.held += 1
             try:
                 yield
