@@ -352,7 +352,7 @@ async def test_every_version_can_be_downloaded_and_is_what_its_record_names(home
 
 
 async def test_a_model_that_was_changed_on_disk_is_not_given_out(home):
-    home.store._db.execute("update blobs set data = x'00' where digest = ?", (home.head.parameters,))
+    home.store._db.execute("update pieces set data = x'00' where digest = ?", (home.head.parameters,))
     found = await ask(home, "/models/0")
     assert (found.status_code, found.json()["type"]) == (500, "urn:choral:problem:record")
 

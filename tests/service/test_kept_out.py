@@ -111,6 +111,7 @@ def old(folder):
         for statement in stores._SCHEMA.split(";"):
             db.execute(statement)
         db.execute("insert into rounds values (?, 0, 1.0, 'done', 2.0, '{}')", (b"r" * 32,))
+        db.execute("insert into blobs values (?, ?)", (b"d" * 32, b"a model"))
         db.execute("pragma user_version = 1")
     db.close()
 
@@ -118,10 +119,13 @@ def old(folder):
 def test_a_file_of_the_first_layout_is_brought_up_with_all_that_is_in_it(tmp_path):
     old(tmp_path / "state")
     reader = Store(tmp_path / "state", read_only=True)
-    assert reader.kept_out() == {}
+    assert reader.kept_out() == reader.about() == {}
+    assert reader.blob(b"d" * 32) == b"a model"
+    assert reader.blob(b"e" * 32) is None
     reader.close()
     store = Store(tmp_path / "state")
     assert store.rounds() == [RoundRow(b"r" * 32, 0, 1.0, "done", 2.0)]
+    assert store.blob(b"d" * 32) == b"a model"
     store.keep_out("m2", KEPT)
     store.keep_out("m2", Kept(b"s" * 32, "another", 2e9))
     assert store.kept_out() == {"m2": KEPT}  # the first reason stays

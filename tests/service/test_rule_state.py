@@ -113,7 +113,7 @@ def test_a_stored_state_that_is_not_the_one_in_the_log_is_refused(tmp_path):
     d = me.task.dimension
     other = model_file.encode({"m": np.ones(d, np.float32), "v": np.ones(d, np.float32)})
     with store._write() as db:
-        db.execute("update blobs set data = ? where digest = ?", (other, head.rule_state))
+        db.execute("update pieces set data = ? where digest = ?", (other, head.rule_state))
     with pytest.raises(RecordError, match="state of the rule"):
         Training(me, store)
     store.close()

@@ -20,6 +20,7 @@ from choral.learning.update import flatten
 from choral.primitives.fixed_point import encode
 from choral.protocol.aggregator import Total
 from choral.service import settings
+from choral.service import store as stores
 from choral.service.presence import Presence
 from choral.service.store import FILE, RoundRow, Store
 from choral.service.training import Training
@@ -131,6 +132,21 @@ def test_a_version_its_model_and_its_round_are_stored_together_or_not_at_all(tmp
     assert store.blob(b"b" * 32) is None
     assert store.round(b"\x02" * 32) is None
     assert store.head().version == 1
+    store.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 30, 35])
+def test_what_is_stored_in_pieces_comes_out_whole(tmp_path, home, monkeypatch, size):
+    monkeypatch.setattr(stores, "_PIECE", 10)
+    store = Store(tmp_path / "state")
+    head = Training(home.aggregator, store).head
+    data = bytes(range(size))
+    for number in (1, 2):  # the second time it is there already
+        store.append(
+            replace(head, version=number, round_id=bytes([number]) * 32), {b"a" * 32: bytearray(data)}
+        )
+    assert store.blob(b"a" * 32) == data
+    assert store.blob(b"b" * 32) is None
     store.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -36,10 +37,13 @@ _LAYOUTS = (
     """
 create table kept_out (name text primary key, round blob not null, reason text not null, since real not null)
     without rowid;
+create table pieces (digest blob not null, at integer not null, data blob not null, primary key (digest, at))
+    without rowid;
 create table about (key text primary key, value text not null) without rowid;
 """,
 )
 _VERSION = len(_LAYOUTS)
+_PIECE = 1 << 20  # bytes of a model in one row
 LONGEST = 1000  # characters of a reason in a row
 _MOST = 256  # names in one: a cohort
 _LEAST_FREE = 16 << 20  # bytes
@@ -173,8 +177,17 @@ class Store:
 
     def blob(self, digest: bytes) -> bytes | None:
         """A model or a rule's state by its digest."""
-        rows = self._read("select data from blobs where digest = ?", digest)
-        return rows[0][0] if rows else None
+        with self._lock:
+            whole = self._db.execute("select data from blobs where digest = ?", (digest,)).fetchone()
+            if whole is not None or self._layout < 2:
+                return whole[0] if whole else None
+            found = io.BytesIO()
+            pieces = self._db.execute("select data from pieces where digest = ? order by at", (digest,))
+            any_ = False
+            for (piece,) in pieces:
+                found.write(piece)
+                any_ = True
+        return found.getvalue() if any_ else None
 
     def append(
         self, record: Record, blobs: Mapping[bytes, bytes | bytearray], finished: RoundRow | None = None
@@ -182,13 +195,22 @@ class Store:
         """A record, what it refers to and the end of its round: all or nothing (§5)."""
         with self._write() as db:
             for digest, data in blobs.items():
-                db.execute("insert or ignore into blobs values (?, ?)", (digest, data))
+                self._put_blob(db, digest, data)
             db.execute(
                 "insert into records values (?, ?, ?, ?)",
                 (record.version, record.round_id, record.digest, wire.encode(record)),
             )
             if finished:
                 self._put(db, finished)
+
+    @staticmethod
+    def _put_blob(db: sqlite3.Connection, digest: bytes, data: bytes | bytearray) -> None:
+        """In pieces: SQLite copies what it is given more than once."""
+        if db.execute("select 1 from blobs where digest = ?", (digest,)).fetchone():
+            return
+        view = memoryview(data)
+        for at in range(0, max(1, len(view)), _PIECE):
+            db.execute("insert or ignore into pieces values (?, ?, ?)", (digest, at, view[at : at + _PIECE]))
 
     # ----- rounds -----------------------------------------------------------------------------
 
