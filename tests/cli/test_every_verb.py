@@ -28,6 +28,7 @@ BASES = {
     "serve": "fed/aggregator --port 0",
     "join": "fed/member-1 --data shards/client_1_data.npy --url http://127.0.0.1:9 --patience 0",
     "status": "fed/aggregator",
+    "readmit": "fed/aggregator member-1",
     "log": "fed/aggregator",
     "watch": "fed/aggregator --once",
     "plot": f"fed/aggregator --out {NEW}.html",
