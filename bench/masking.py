@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-from choral.primitives.fixed_point import RingPlan, decode, encode
 from choral.primitives.keystream import BLOCK_BYTES, Stream, add_keystreams
+from choral.vectors.fixed_point import RingPlan, decode, encode
 from figures import Figure, ratio, repeated, timed
 
 MEMBERS = 10

@@ -19,7 +19,6 @@ import numpy as np
 
 from choral.primitives import entropy
 from choral.primitives.envelope import EnvelopeKey, Envelopes
-from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import Identity
 from choral.protocol import phases, wire
 from choral.protocol.messages import Dealt, Inbox, Masked, MaskedVector, Roster
@@ -90,7 +89,7 @@ def cohorts(n: int) -> tuple[Cohort, Cohort]:
     def syft(name: str) -> Syft:
         return Syft(Envelopes(name, keys[name], bundles), {**pinned, BOSS: boss.public}, BOSS)
 
-    parameters = Parameters(RingPlan(max(n, 2), 8.0, 100), 1, AUXILIARY, min(3, n))
+    parameters = Parameters(max(n, 2), 1, AUXILIARY, min(3, n))
 
     def made(sealings: dict[str, Sealing]) -> Cohort:
         members = [

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from choral.primitives.entropy import seeded
-from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import Identity
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.member import MemberRound
@@ -22,6 +21,7 @@ from choral.protocol.messages import Masked, MaskedVector
 from choral.protocol.parameters import Parameters
 from choral.protocol.phases import Member
 from choral.protocol.transcript import sign, vector_digest
+from choral.vectors.fixed_point import RingPlan
 
 SMALL = 64  # the members' own vectors: what they send is as large as it should be, but made once
 
@@ -37,8 +37,8 @@ def main(d: int, members: int, drops: int) -> None:
     identities = {f"m{i:03}": Identity.generate(random) for i in range(members)}
     pinned = {name: identity.public for name, identity in identities.items()}
     plan = RingPlan(members, 8.0, 1000)
-    small = Parameters(plan, SMALL, 6)
-    aggregator = AggregatorRound(pinned, Parameters(plan, d, 6), bytes(32))
+    small = Parameters(plan.n_max, SMALL, 6)
+    aggregator = AggregatorRound(pinned, Parameters(plan.n_max, d, 6), bytes(32))
     cohort = {
         name: MemberRound(
             Member(name, identity, pinned, small, bytes(32)),

@@ -14,11 +14,11 @@ import pytest
 from choral import errors
 from choral.federation.records import Record, Records
 from choral.federation.task import Model, Rule, Task
-from choral.federation.totals import Totals
 from choral.protocol import access, messages, wire
 from choral.service import problems
 from choral.service.metrics import Metrics
 from choral.service.settings import Settings
+from choral.vectors.totals import Totals
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROTOCOL, OPERATING = (DOCS / "protocol.md").read_text(), (DOCS / "operating.md").read_text()

@@ -20,13 +20,14 @@ from choral.errors import ChoralError, OutOfPhase, Superseded, UnknownRound
 from choral.federation import records
 from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.records import PAGE, Record, Records
-from choral.federation.totals import Totals
 from choral.learning import Softmax, model_file
 from choral.learning.update import flatten, unflatten
-from choral.primitives import entropy, fixed_point
+from choral.primitives import entropy
 from choral.protocol.aggregator import AggregatorRound, Phase
 from choral.protocol.messages import Advertise, Complaint
 from choral.protocol.transcript import sign
+from choral.vectors import fixed_point
+from choral.vectors.totals import Totals
 from house import CLASSES, FEATURES, examples, make_folder
 
 T = TypeVar("T")

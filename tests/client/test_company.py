@@ -15,11 +15,11 @@ from choral.client.exchange import Repeats, play
 from choral.client.over_http import OverHttp
 from choral.errors import WireError
 from choral.federation.enrolment import Participant
-from choral.federation.totals import Totals
 from choral.primitives import entropy
 from choral.protocol import phases
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Advertise
+from choral.vectors.totals import Totals
 from house import house
 
 

@@ -28,7 +28,6 @@ from choral.errors import RoundAborted, ShuttingDown, Superseded, UnknownRound
 from choral.federation import records
 from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.records import Records
-from choral.federation.totals import Totals
 from choral.learning import Softmax, model_file
 from choral.primitives import entropy
 from choral.protocol import phases
@@ -36,6 +35,7 @@ from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Advertise, Consistency, Reveal, Shares
 from choral.protocol.transcript import sign
+from choral.vectors.totals import Totals
 from house import CLASSES, FEATURES, examples, make_folder
 
 STEPS = ("rounds", "shares", "masked", "consistency", "unmask")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from choral.federation.progress import BASES, FEW, GROUPS, Measurement, measured, progress_of
 from choral.federation.records import NONE, Record, first
 from choral.federation.task import Model, Task
-from choral.federation.totals import Totals
 from choral.primitives import entropy
 from choral.primitives.identity import Identity
+from choral.vectors.totals import Totals
 
 KEY = Identity.generate(entropy.seeded(b"progress"))
 ALL = ("a", "b", "c")

@@ -9,11 +9,11 @@ import pytest
 
 from choral.errors import ParameterError, RecordError, WireError
 from choral.federation.records import Record, Records, first, follow, verify
-from choral.federation.totals import Totals
 from choral.primitives.entropy import seeded
 from choral.primitives.identity import Identity
 from choral.protocol import wire
 from choral.protocol.transcript import sign
+from choral.vectors.totals import Totals
 
 AGGREGATOR = Identity.generate(seeded(b"aggregator"))
 STRANGER = Identity.generate(seeded(b"stranger"))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from choral.primitives.entropy import seeded
-from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import Identity
 from choral.protocol import phases, wire
 from choral.protocol.aggregator import AggregatorRound
@@ -58,7 +57,7 @@ class Stage:
         self.d, self.a, self.ctx, self.seed = d, a, ctx, seed
         self.identities = enrol(enrolled or n)
         self.pinned = {name: identity.public for name, identity in self.identities.items()}
-        self.parameters = Parameters(RingPlan(max(n, 2), 8.0, 100), d, a, min(minimum, n), tolerated)
+        self.parameters = Parameters(max(n, 2), d, a, min(minimum, n), tolerated)
         self.names = list(self.identities)[:n]
         rng = np.random.default_rng(list(seed))
         self.vectors = {

@@ -9,7 +9,6 @@ import pytest
 
 from choral import errors
 from choral.primitives.entropy import seeded
-from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import Identity
 from choral.protocol import messages, phases, transcript, wire
 from choral.protocol.aggregator import AggregatorRound, Phase
@@ -45,9 +44,8 @@ def encode(message):
 
 
 def parameters():
-    plan = RingPlan(SETTING["n_max"], SETTING["clip"], SETTING["weight_cap"])
     sizes = SETTING["dimension"], SETTING["auxiliary"]
-    return Parameters(plan, *sizes, SETTING["minimum"], SETTING["tolerated"])
+    return Parameters(SETTING["n_max"], *sizes, SETTING["minimum"], SETTING["tolerated"])
 
 
 def pinned():

@@ -12,9 +12,7 @@ import numpy as np
 
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
-from choral.federation.totals import Totals
 from choral.primitives import entropy
-from choral.primitives.fixed_point import encode
 from choral.primitives.identity import Identity
 from choral.protocol import phases, wire
 from choral.protocol.member import MemberRound
@@ -22,6 +20,8 @@ from choral.protocol.messages import Endorsements, Inbox, MaskedVector, Roster, 
 from choral.service.rounds import Rounds
 from choral.service.store import Store
 from choral.service.training import Training
+from choral.vectors.fixed_point import encode
+from choral.vectors.totals import Totals
 from house import House, make_folder
 
 

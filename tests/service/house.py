@@ -28,12 +28,10 @@ from choral.errors import ChoralError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
 from choral.federation.task import Model, Task
-from choral.federation.totals import Totals
 from choral.founding.folders import provision
 from choral.learning import Softmax, model_file
 from choral.learning.update import schema_of
 from choral.primitives import entropy
-from choral.primitives.fixed_point import encode
 from choral.protocol import phases, wire
 from choral.protocol.access import Access, header
 from choral.protocol.member import MemberRound
@@ -45,6 +43,8 @@ from choral.service.serve import listen
 from choral.service.settings import Settings
 from choral.service.store import Store
 from choral.service.training import Training
+from choral.vectors.fixed_point import encode
+from choral.vectors.totals import Totals
 
 FEATURES, CLASSES = 4, 3
 PHASES = ("advertise", "share", "mask", "consistency", "unmask")

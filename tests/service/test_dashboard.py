@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from choral.service import page, view
-from choral.service.histogram import close_up, histogram
 from choral.service.store import RoundRow
+from choral.vectors.histogram import close_up, histogram
 from house import House, house, until
 
 TOKEN = "a-token-that-is-long-enough"

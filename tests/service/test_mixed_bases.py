@@ -8,13 +8,13 @@ import pytest
 
 from choral.client.learner import Update, discounted
 from choral.errors import Superseded
-from choral.federation.totals import Totals
 from choral.learning import Softmax, model_file
 from choral.learning.update import flatten
 from choral.primitives import entropy
-from choral.primitives.fixed_point import decode, encode
 from choral.protocol import phases
 from choral.protocol.member import MemberRound
+from choral.vectors.fixed_point import decode, encode
+from choral.vectors.totals import Totals
 from house import CLASSES, FEATURES, house
 
 MEMBERS = (1, 2, 3, 4)
@@ -120,7 +120,7 @@ async def test_by_default_every_member_starts_from_the_newest_version(tmp_path):
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
 def test_a_discount_is_exact_to_half_a_unit_and_keeps_the_weight(staleness):
-    from choral.primitives.fixed_point import RingPlan  # noqa: PLC0415
+    from choral.vectors.fixed_point import RingPlan  # noqa: PLC0415
 
     plan = RingPlan(3, 8.0, 10)
     delta = np.random.default_rng(0).normal(0, 1, 500).astype(np.float32)

@@ -9,15 +9,15 @@ import pytest
 from choral.errors import RecordError, RoundAborted
 from choral.federation.enrolment import Participant
 from choral.federation.task import Model, Rule, Task
-from choral.federation.totals import Totals
 from choral.founding.folders import provision
 from choral.learning import MLP, model_file, rules
 from choral.learning.update import schema_of
 from choral.primitives import entropy
-from choral.primitives.fixed_point import encode
 from choral.protocol.aggregator import Total
 from choral.service.store import RoundRow, Store
 from choral.service.training import Training
+from choral.vectors.fixed_point import encode
+from choral.vectors.totals import Totals
 
 RULES = ("fedavg", "fedavgm", "fedadagrad", "fedyogi", "fedadam")
 ROUNDS = 6

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from choral.errors import ParameterError, RecordError, RoundAborted
-from choral.federation.totals import Totals
 from choral.founding.folders import INITIAL
 from choral.learning import model_file
 from choral.learning.update import flatten
-from choral.primitives.fixed_point import encode
 from choral.protocol.aggregator import Total
 from choral.service import settings
 from choral.service import store as stores
 from choral.service.presence import Presence
 from choral.service.store import FILE, RoundRow, Store
 from choral.service.training import Training
+from choral.vectors.fixed_point import encode
+from choral.vectors.totals import Totals
 from house import House, make_folder
 
 

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from choral.primitives.entropy import seeded
-from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import Identity
 from choral.protocol import phases
 from choral.protocol.aggregator import AggregatorRound, Phase
@@ -25,7 +24,7 @@ TOTALS = {name: RNG.integers(0, 2**64, A, dtype=np.uint64) for name in IDENTITIE
 
 
 def play(names, drops, *, minimum=3, tolerated=None, encoded=True, made=None):
-    parameters = Parameters(RingPlan(MOST, 8.0, 100), D, A, minimum, tolerated)
+    parameters = Parameters(MOST, D, A, minimum, tolerated)
 
     def member(name):
         if made is not None:

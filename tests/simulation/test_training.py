@@ -7,11 +7,11 @@ import pytest
 
 from choral.data import load_digits
 from choral.errors import ParameterError, UpdateError
-from choral.federation.totals import Totals
 from choral.learning import Evaluation, Softmax
 from choral.learning.update import flatten
 from choral.protocol.aggregator import Phase
 from choral.simulation import Divided, Examples, Simulation, Summary, divide
+from choral.vectors.totals import Totals
 
 DIGITS = load_digits()
 
@@ -84,7 +84,7 @@ def test_the_next_model_is_the_weighted_mean_of_the_survivors_models():
     sizes = list(seen)
     assert sorted(sizes) == sorted(population.sizes)  # else the sizes do not name the members
     plain = np.average([seen[size] for size in sizes], axis=0, weights=sizes)
-    bound = started.parameters.plan.error_bound(6, sum(sizes))
+    bound = started.plan.error_bound(6, sum(sizes))
     np.testing.assert_allclose(started._model, plain, atol=bound + 1e-6)
 
 

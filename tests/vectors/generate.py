@@ -22,7 +22,6 @@ import numpy as np
 
 from choral.errors import ChoralError
 from choral.primitives.entropy import seeded
-from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import Identity
 from choral.protocol import wire
 from choral.protocol.aggregator import AggregatorRound
@@ -60,7 +59,7 @@ class Cohort:
         keys = identities()
         self.identities = {name: Identity.from_private_bytes(seed) for name, seed in keys.items()}
         self.pinned = {name: identity.public for name, identity in self.identities.items()}
-        self.parameters = Parameters(RingPlan(6, 8.0, 100), D, A, minimum=3, tolerated=1)
+        self.parameters = Parameters(6, D, A, minimum=3, tolerated=1)
         self.ctx = context(TASK, BASE)
         self.vectors = {name: vectors(name) for name in NAMES}
         self.members = {

@@ -16,7 +16,7 @@ from choral.errors import ParameterError
 from choral.federation import certificates
 from choral.founding import found
 from choral.founding.folders import AUTHORITY
-from choral.primitives.fixed_point import LARGEST_COHORT
+from choral.vectors.fixed_point import LARGEST_COHORT
 
 LARGEST = 2**31 - 1  # features: more are a mistake
 MOST_ENVELOPES = 50  # members: bench/sealing.py

@@ -16,10 +16,10 @@ from choral.data.examples import Examples, floats
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
-from choral.federation.totals import Totals
 from choral.learning.trainer import Evaluation, Parameters, Trainer, trainer_at
 from choral.learning.update import difference
-from choral.primitives.fixed_point import Encoded, encode
+from choral.vectors.fixed_point import Encoded, encode
+from choral.vectors.totals import Totals
 
 _COLUMNS = 1024
 

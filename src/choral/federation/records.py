@@ -14,11 +14,11 @@ from typing import ClassVar
 import numpy as np
 
 from choral.errors import RecordError
-from choral.federation.totals import Totals
 from choral.primitives.identity import Identity
 from choral.protocol.messages import Bytes32, Name, Signature
 from choral.protocol.transcript import context, digest, sign, signed_by
 from choral.protocol.wire import plain
+from choral.vectors.totals import Totals
 
 NONE = bytes(32)
 PAGE = 100  # records that one answer holds at most

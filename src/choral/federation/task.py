@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from choral.errors import ParameterError, WireError
 from choral.federation.files import HEX32, NAME, checked, read_toml, write_whole
-from choral.federation.totals import Totals
-from choral.primitives.fixed_point import RingPlan
 from choral.primitives.identity import labelled
 from choral.protocol.parameters import Parameters
 from choral.protocol.wire import pack, unpack
+from choral.vectors.fixed_point import RingPlan
+from choral.vectors.totals import Totals
 
 Options = dict[str, bool | int | float | str]
 EDITED = "undo what was changed in it by hand, or get it anew from whoever ran `choral init`"
@@ -97,7 +97,7 @@ class Task(_Strict):
     def parameters(self, minimum: int, tolerated: int | None) -> Parameters:
         """The protocol's frame: the task's sizes, and one participant's own floors."""
         return Parameters(
-            plan=self.plan,
+            largest=self.largest_cohort,
             dimension=self.dimension,
             auxiliary=Totals.WORDS,
             minimum=minimum,

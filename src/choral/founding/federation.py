@@ -22,7 +22,7 @@ from choral.founding.trainers import trainer_for
 from choral.learning import model_file
 from choral.learning.update import schema_of
 from choral.primitives import entropy
-from choral.primitives.fixed_point import LARGEST_COHORT
+from choral.vectors.fixed_point import LARGEST_COHORT
 
 
 def found(

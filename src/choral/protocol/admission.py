@@ -30,8 +30,8 @@ def check_advertise(
             f"starts from a model that is {message.staleness} versions old, the task allows"
             f" {parameters.staleness}",
         )
-    if len(cohort) >= parameters.plan.n_max:
-        raise OutOfPhase(f"the cohort is full with {parameters.plan.n_max} members", rule="4.1.7")
+    if len(cohort) >= parameters.largest:
+        raise OutOfPhase(f"the cohort is full with {parameters.largest} members", rule="4.1.7")
     if not all(map(canonical, keys)):
         raise _refusal(sender, "4.1.8", "advertised a key that is not in its one encoding")
     taken = {key for entry in cohort for key in (entry.seal_key, entry.mask_key)}

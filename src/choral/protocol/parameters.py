@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from choral.errors import CohortTooSmall, ParameterError, PeerError
-from choral.primitives.fixed_point import RingPlan
 
 
 @dataclass(frozen=True)
@@ -13,7 +12,7 @@ class Parameters:
     """The frame of every round of a task, as one participant sees it.
 
     Attributes:
-        plan: ring plan; `plan.n_max` is the largest cohort.
+        largest: n_max, the largest cohort that sums are planned for (§6.2).
         dimension: length d of the main segment, uint32.
         auxiliary: length a of the auxiliary segment, uint64.
         minimum: n_min, the smallest cohort and the smallest survivor set this participant accepts.
@@ -24,7 +23,7 @@ class Parameters:
         ParameterError: a frame in which no round could be safe.
     """
 
-    plan: RingPlan
+    largest: int
     dimension: int
     auxiliary: int
     minimum: int = 3
@@ -36,9 +35,9 @@ class Parameters:
             raise ParameterError(
                 f"vectors of {self.dimension} and {self.auxiliary} words, expected at least 1 of each"
             )
-        if not 2 <= self.minimum <= self.plan.n_max:
+        if not 2 <= self.minimum <= self.largest:
             raise ParameterError(
-                f"a smallest cohort of {self.minimum}, expected 2 to {self.plan.n_max} (the largest cohort)",
+                f"a smallest cohort of {self.minimum}, expected 2 to {self.largest} (the largest cohort)",
                 hint="a sum over one member is that member's update",
             )
         self.threshold(self.minimum)
@@ -75,9 +74,9 @@ class Parameters:
                 hint="the minimum stands in this participant's own copy of the federation file",
                 rule="4.2.1",
             )
-        if n > self.plan.n_max:
+        if n > self.largest:
             raise PeerError(
-                f"a cohort of {n} was offered, but sums are planned for {self.plan.n_max} at most",
+                f"a cohort of {n} was offered, but sums are planned for {self.largest} at most",
                 hint="the largest cohort stands in the task: a larger one could wrap",
                 rule="4.2.1",
             )

@@ -19,11 +19,9 @@ import structlog
 from choral.errors import ChoralError, NoRoom, RoundAborted, ShuttingDown, Superseded
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
-from choral.primitives.fixed_point import LARGEST_COHORT
 from choral.protocol.aggregator import AggregatorRound, Phase, Total
 from choral.protocol.messages import Advertise
 from choral.service.forming import Forming
-from choral.service.histogram import close_up, histogram
 from choral.service.live import PHASES, LiveRound, few, or_timeout
 from choral.service.metrics import Metrics
 from choral.service.presence import Presence
@@ -31,6 +29,8 @@ from choral.service.room import UNSAVED, Room
 from choral.service.settings import Settings
 from choral.service.store import LONGEST, RoundRow, Store, born
 from choral.service.training import Training
+from choral.vectors.fixed_point import LARGEST_COHORT
+from choral.vectors.histogram import close_up, histogram
 
 _TICK = 0.25  # seconds after which a vanished member is noticed without an event
 _OVERSLEPT = 1.0  # seconds: a tick that took so much longer was no tick

@@ -149,7 +149,7 @@ class Forming:
         there = machine.received(Phase.ADVERTISE)
         out = self._apart(live, there)
         got = len(there) - len(out)
-        target = min(self._settings.cohort or len(machine.pinned), machine.parameters.plan.n_max)
+        target = min(self._settings.cohort or len(machine.pinned), machine.parameters.largest)
         enough = got >= machine.needed and (over or not self.awaited(live, busy))
         if not enough and got < max(target, machine.needed):
             return False

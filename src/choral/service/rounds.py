@@ -35,12 +35,12 @@ from choral.protocol.messages import (
 )
 from choral.service.apart import MOST_NAMED
 from choral.service.conductor import Conductor
-from choral.service.histogram import histogram
 from choral.service.live import LiveRound, StillWaiting, few, or_timeout
 from choral.service.settings import Settings
 from choral.service.status import status_of
 from choral.service.store import RoundRow, Store
 from choral.service.training import Training
+from choral.vectors.histogram import histogram
 
 _OVERDUE = 60.0  # seconds after its deadline at which a phase counts as hung
 _KINDS = {

@@ -18,15 +18,15 @@ from choral.federation import records
 from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.progress import Progress
 from choral.federation.records import Record
-from choral.federation.totals import Totals
 from choral.learning import model_file, rules
 from choral.learning.trainer import Vector
 from choral.learning.update import Schema, flatten, schema_of
-from choral.primitives.fixed_point import RingPlan, decode
 from choral.protocol.aggregator import Total
 from choral.protocol.transcript import sign, signed_by
 from choral.service.apart import some
 from choral.service.store import RoundRow, Store
+from choral.vectors.fixed_point import RingPlan, decode
+from choral.vectors.totals import Totals
 
 _BASES = 64  # versions beside the stalest allowed that a member may still come with, and be told the newest
 _BLOCK = 1 << 16  # coordinates that are decoded at once

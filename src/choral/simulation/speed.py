@@ -27,8 +27,8 @@ from choral.errors import ParameterError
 from choral.learning.rules import Rule, State, fedavg
 from choral.learning.trainer import Trainer, Vector, trainer_at
 from choral.learning.update import difference, flatten, schema_of, unflatten
-from choral.primitives.fixed_point import RingPlan, decode, encode
 from choral.simulation.population import Population
+from choral.vectors.fixed_point import RingPlan, decode, encode
 
 
 class Point(NamedTuple):

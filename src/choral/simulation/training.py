@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 
 from choral.data.examples import Examples
 from choral.errors import ParameterError
-from choral.federation.totals import Totals
 from choral.learning import model_file
 from choral.learning.rules import Rule, State, fedavg
 from choral.learning.trainer import Evaluation, Trainer, trainer_at
 from choral.learning.update import difference, flatten, schema_of, unflatten
 from choral.primitives.entropy import RandomBytes, seeded
-from choral.primitives.fixed_point import LARGEST_COHORT, RingPlan, decode, encode
 from choral.primitives.identity import Identity
 from choral.protocol import phases
 from choral.protocol.aggregator import AggregatorRound, Total
@@ -32,6 +30,8 @@ from choral.protocol.transcript import context
 from choral.simulation.cohort import Drops, Outcome, draw_drops, run_round
 from choral.simulation.population import Population
 from choral.simulation.report import Report
+from choral.vectors.fixed_point import LARGEST_COHORT, RingPlan, decode, encode
+from choral.vectors.totals import Totals
 
 _PURPOSES = ("cohort", "drops", "training")
 
@@ -103,7 +103,8 @@ class Simulation:
         self._model = flatten(initial, self._schema)
         self._state: State = {}
         plan = RingPlan(n_max=cohort, clip=clip, weight_cap=max(population.sizes))
-        self.parameters = Parameters(plan, len(self._model), Totals.WORDS, minimum, tolerated)
+        self.plan = plan
+        self.parameters = Parameters(plan.n_max, len(self._model), Totals.WORDS, minimum, tolerated)
         self.rounds = 0
         self.version = 0
 
@@ -142,7 +143,7 @@ class Simulation:
         base = unflatten(self._model, self._schema)
         trained = trainer_at(self._trainer, self.version).train(base, X, y, self._rng("training", member))
         delta = difference(trained, base, self._schema)
-        encoded = encode(delta, len(y), self.parameters.plan)
+        encoded = encode(delta, len(y), self.plan)
         return encoded.vector, Totals(len(y), clipped=encoded.clipped).encode()
 
     # ----- rounds -----------------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Simulation:
 
     def _learn(self, total: Total) -> None:
         weight = Totals.decode(total.auxiliary).weight
-        mean = decode(total.main, weight, self.parameters.plan)
+        mean = decode(total.main, weight, self.plan)
         self._model, self._state = self._rule(self._model, mean, self._state)
 
     # ----- everything random, from the seed ---------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from choral.errors import ParameterError, UpdateError
-from choral.primitives.fixed_point import (
+from choral.vectors.fixed_point import (
     LARGEST_COHORT,
     RingPlan,
     decode,

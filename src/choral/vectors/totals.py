@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from choral.errors import ParameterError
-from choral.primitives.fixed_point import LARGEST_COHORT, METRIC_BITS, from_fixed, to_fixed
+from choral.vectors.fixed_point import LARGEST_COHORT, METRIC_BITS, from_fixed, to_fixed
 
 _LARGEST = math.nextafter(2.0**63 / 2**METRIC_BITS / LARGEST_COHORT, 0)  # that a whole cohort can sum up
 
