@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from choral.primitives import entropy
 from choral.primitives.envelope import EnvelopeKey, Envelopes
 from choral.primitives.identity import Identity
 from choral.protocol import phases, wire
@@ -41,7 +41,7 @@ class Cohort:
     boss: Sealing
 
     def __post_init__(self) -> None:
-        advertised = [phases.advertise(member, entropy.system) for member in self.members]
+        advertised = [phases.advertise(member, os.urandom) for member in self.members]
         self.roster = Roster(tuple(message for message, _ in advertised))
         self.secrets = [secrets for _, secrets in advertised]
         self.cohorts = [
@@ -57,7 +57,7 @@ class Cohort:
         )
 
     def deal(self, at: int) -> Any:
-        return phases.deal(self.members[at], self.cohorts[at], self.secrets[at], entropy.system)
+        return phases.deal(self.members[at], self.cohorts[at], self.secrets[at], os.urandom)
 
     def share_phase(self) -> None:
         """What one member does in it: deal to all, open from all."""
@@ -79,11 +79,11 @@ class Cohort:
 
 def cohorts(n: int) -> tuple[Cohort, Cohort]:
     """The same members under aes-gcm and under syft."""
-    identities = sorted((Identity.generate(entropy.system) for _ in range(n)), key=lambda one: one.public)
+    identities = sorted((Identity.generate(os.urandom) for _ in range(n)), key=lambda one: one.public)
     names = [f"member-{i}" for i in range(1, n + 1)]
     pinned = {name: identity.public for name, identity in zip(names, identities, strict=True)}
-    boss = Identity.generate(entropy.system)
-    keys = {name: EnvelopeKey.generate(entropy.system) for name in (*names, BOSS)}
+    boss = Identity.generate(os.urandom)
+    keys = {name: EnvelopeKey.generate(os.urandom) for name in (*names, BOSS)}
     bundles = {name: key.public for name, key in keys.items()}
 
     def syft(name: str) -> Syft:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from choral.errors import IdentityError
-from choral.primitives import key_file
+from choral.federation import key_file
 
 PROGRAM = """
 import asyncio, importlib, pkgutil, sys

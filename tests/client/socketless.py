@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.records import PAGE, Record, Records
 from choral.learning import Softmax, model_file
 from choral.learning.update import flatten, unflatten
-from choral.primitives import entropy
 from choral.protocol.aggregator import AggregatorRound, Phase
 from choral.protocol.messages import Advertise, Complaint
 from choral.protocol.transcript import sign
@@ -134,7 +134,7 @@ class Federation:
         try:
             yield Member(
                 me, trainer or Softmax(FEATURES, CLASSES, epochs=1, batch=8),
-                data or examples(int(name[1:])), seat or self.seat(name), journal, random=entropy.system,
+                data or examples(int(name[1:])), seat or self.seat(name), journal, random=os.urandom,
                 report=lambda event, **details: events.append((event, {"at": now()} | details)),
             )  # fmt: skip
         finally:

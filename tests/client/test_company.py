@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -15,7 +16,6 @@ from choral.client.exchange import Repeats, play
 from choral.client.over_http import OverHttp
 from choral.errors import WireError
 from choral.federation.enrolment import Participant
-from choral.primitives import entropy
 from choral.protocol import phases
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Advertise
@@ -201,7 +201,7 @@ def test_a_whole_round_over_five_questions_without_a_socket(tmp_path):
             me = Participant.load(federation.folder / name)
             known = phases.Member(name, me.identity, me.federation.pinned, me.parameters, base.context)
             vector = np.full(me.task.dimension, int(name[1:]), np.uint32)
-            machine = MemberRound(known, vector, Totals(int(name[1:])).encode(), entropy.system)
+            machine = MemberRound(known, vector, Totals(int(name[1:])).encode(), os.urandom)
             spent: list[bytes] = []
             record = await play(
                 federation.seat(name), machine, spend=spent.append, check=lambda record: None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import zlib
 from dataclasses import replace
 
@@ -21,7 +22,6 @@ from choral.errors import (
     WireError,
 )
 from choral.federation.records import Records
-from choral.primitives import entropy
 from choral.primitives.identity import Identity
 from choral.protocol import wire
 from choral.protocol.messages import Inbox, Roster
@@ -63,7 +63,7 @@ def records(*entries, newest=None) -> Told:
 
 
 async def test_a_forged_record_is_refused(home):
-    stranger = Identity.generate(entropy.system)
+    stranger = Identity.generate(os.urandom)
     home.lies = [on("GET", "/v1/records", records(sign(stranger, home.head)))]
     await fails(home, RecordError, "not signed by the aggregator's pinned key")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tracemalloc
 from typing import Any
 
@@ -19,7 +20,6 @@ from choral.federation.task import Model
 from choral.founding.folders import provision
 from choral.learning import Evaluation, model_file
 from choral.learning.update import schema_of
-from choral.primitives import entropy
 from choral.protocol import phases
 from choral.protocol.access import Access
 from choral.protocol.aggregator import AggregatorRound
@@ -83,7 +83,7 @@ class Alone:
         for name in NAMES[1:]:
             me = Participant.load(self.folder / name)
             known = phases.Member(name, me.identity, me.federation.pinned, me.parameters, self.first.context)
-            self.others[name] = known, *phases.advertise(known, entropy.system)
+            self.others[name] = known, *phases.advertise(known, os.urandom)
             self.machine.receive(self.others[name][1])
         self.machine.receive(advertise)
         self.machine.close()
@@ -93,7 +93,7 @@ class Alone:
         roster = self.machine.roster()
         for known, advertise, secrets in self.others.values():
             cohort = phases.accept_roster(known, advertise, roster)
-            self.machine.receive(phases.deal(known, cohort, secrets, entropy.system)[0])
+            self.machine.receive(phases.deal(known, cohort, secrets, os.urandom)[0])
         self.machine.receive(shares)
         self.machine.close()
         self.mark("sharing")
@@ -138,14 +138,14 @@ async def test_a_member_holds_few_vectors_while_it_trains_and_one_while_it_goes_
     task, _ = make_task(3, model=model)
     provision(
         tmp_path / "fed", url="http://127.0.0.1:9", members=list(NAMES), task=task, initial=blob, minimum=3,
-        tolerated="quarter", random=entropy.system,
+        tolerated="quarter", random=os.urandom,
     )  # fmt: skip
     del initial
     tracemalloc.start()
     try:
         seat = Alone(tmp_path / "fed", blob)
         with contextlib.closing(Journal(tmp_path / "state")) as journal, contextlib.suppress(Uploaded):
-            member = Member(seat.me, Large(), examples(1), seat, journal, random=entropy.system)
+            member = Member(seat.me, Large(), examples(1), seat, journal, random=os.urandom)
             await asyncio.wait_for(member.run(), 60)
     finally:
         tracemalloc.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -29,7 +30,6 @@ from choral.federation import records
 from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.records import Records
 from choral.learning import Softmax, model_file
-from choral.primitives import entropy
 from choral.protocol import phases
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.member import MemberRound
@@ -156,7 +156,7 @@ class Stage:
             other.name, other.identity, self.me.federation.pinned, other.parameters, base.context
         )
         d = self.me.task.dimension
-        return MemberRound(me, np.zeros(d, np.uint32), Totals(1).encode(), entropy.system)
+        return MemberRound(me, np.zeros(d, np.uint32), Totals(1).encode(), os.urandom)
 
     def _take(self, message: Any, answer: Any) -> Any:
         assert self.machine is not None
@@ -212,7 +212,7 @@ async def live_and_die(stage: Stage) -> bool:
     stage.resting = False
     try:
         member = Member(
-            stage.me, Softmax(FEATURES, CLASSES, batch=8), examples(1), stage, journal, random=entropy.system,
+            stage.me, Softmax(FEATURES, CLASSES, batch=8), examples(1), stage, journal, random=os.urandom,
             report=lambda event, **_: setattr(stage, "resting", event == "resting"),
         )  # fmt: skip
         await asyncio.wait_for(member.run(), 10)

@@ -306,12 +306,12 @@ def verified(running: Compose) -> None:
 
 STRANGER = """
 import os, pathlib, shutil, tomllib
-from choral.primitives import entropy
+from choral.federation import key_file
 from choral.primitives.identity import Identity
 folder = pathlib.Path('/tmp/stranger')
 shutil.copytree('/etc/choral', folder, ignore=shutil.ignore_patterns('identity.pem'))
-mine = Identity.generate(entropy.system)
-mine.save(folder / 'identity.pem')
+mine = Identity.generate(os.urandom)
+key_file.save(mine, folder / 'identity.pem')
 text = (folder / 'federation.toml').read_text()
 pinned = tomllib.loads(text)['members']['client1']
 (folder / 'federation.toml').write_text(text.replace(pinned, mine.public.hex()))

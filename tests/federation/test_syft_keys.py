@@ -84,6 +84,13 @@ def test_missing_or_open_keys_are_refused(fed):
         _ = Participant.load(fed / "m1").sealing
 
 
+def test_a_file_that_holds_no_keys_is_named(fed):
+    file = fed / "m1" / SYFT_KEYS
+    file.write_bytes(b"{}")
+    with pytest.raises(IdentityError, match=f"{file}: not the private keys"):
+        _ = Participant.load(fed / "m1").sealing
+
+
 def test_bundles_that_were_taken_out_are_missed(fed):
     rewrite(fed / "m1", lambda values: values.pop("bundles"))
     with pytest.raises(ParameterError, match="pins no Syft bundles"):

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from choral.errors import ParameterError
+from choral.federation import key_file
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.founding import folders as module
 from choral.founding.folders import provision
@@ -104,17 +105,15 @@ def test_a_federation_that_cannot_be_leaves_nothing_behind(tmp_path, changes):
 
 
 def test_a_failure_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch):
-    from choral.primitives.identity import Identity  # noqa: PLC0415
+    save, saved = key_file.save, []
 
-    save, saved = Identity.save, []
-
-    def failing(self, path):
+    def failing(identity, path):
         saved.append(path)
         if len(saved) == 3:
             raise OSError("disk full")
-        save(self, path)
+        save(identity, path)
 
-    monkeypatch.setattr(Identity, "save", failing)
+    monkeypatch.setattr(key_file, "save", failing)
     with pytest.raises(OSError, match="disk full"):
         make(tmp_path / "fed")
     assert len(saved) == 3

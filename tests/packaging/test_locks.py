@@ -72,7 +72,7 @@ def test_a_lock_is_closed(lock: str) -> None:
         try:
             package = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"{name} of {lock} is not installed")
+            pytest.skip(f"{lock} is not installed")
         assert package.version == locked[name], f"not installed from {lock}: {name}"
         for line in package.requires or ():
             required = Requirement(line)

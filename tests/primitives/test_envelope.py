@@ -133,25 +133,15 @@ def test_a_bundle_whose_signatures_do_not_fit_is_refused(at):
         desk("anna", ben=bytes(bad))
 
 
-def test_keys_on_disk_are_private_never_replaced_and_come_back(tmp_path):
-    path = tmp_path / "syft.json"
-    KEYS["anna"].save(path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert EnvelopeKey.load(path).public == BUNDLES["anna"]
-    with pytest.raises(IdentityError, match="exists already"):
-        KEYS["ben"].save(path)
-    path.chmod(0o644)
-    with pytest.raises(IdentityError, match="every user"):
-        EnvelopeKey.load(path)
+def test_keys_that_are_kept_come_back():
+    kept = KEYS["anna"].private_bytes
+    assert EnvelopeKey.from_private_bytes(kept).public == BUNDLES["anna"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"identity_key": 3}', b"null"])
-def test_a_file_that_holds_no_keys_is_refused(tmp_path, content):
-    path = tmp_path / "syft.json"
-    path.write_bytes(content)
-    path.chmod(0o600)
+def test_what_holds_no_keys_is_refused(content):
     with pytest.raises(IdentityError, match="not the private keys"):
-        EnvelopeKey.load(path)
+        EnvelopeKey.from_private_bytes(content)
 
 
 def test_keys_do_not_show_in_a_repr():

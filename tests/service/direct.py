@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
-from choral.primitives import entropy
 from choral.primitives.identity import Identity
 from choral.protocol import phases, wire
 from choral.protocol.member import MemberRound
@@ -97,7 +97,7 @@ class Direct:
         )
         delta = np.full(me.task.dimension, value or 0.01 * int(name[1:]), np.float32)
         vector = encode(delta, 10, me.task.plan).vector
-        return MemberRound(known, vector, (totals or Totals(10, 2, 1, 1.0)).encode(), entropy.system)
+        return MemberRound(known, vector, (totals or Totals(10, 2, 1, 1.0)).encode(), os.urandom)
 
     async def join(self, machine: MemberRound, **more: Any) -> Roster:
         message = machine.advertise

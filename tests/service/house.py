@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,7 +32,6 @@ from choral.federation.task import Model, Task
 from choral.founding.folders import provision
 from choral.learning import Softmax, model_file
 from choral.learning.update import schema_of
-from choral.primitives import entropy
 from choral.protocol import phases, wire
 from choral.protocol.access import Access, header
 from choral.protocol.member import MemberRound
@@ -96,7 +96,7 @@ def make_folder(root: Path, n: int = 3, *, port: int = 0, minimum: int | None = 
         initial=initial,
         minimum=min(3, n) if minimum is None else minimum,
         tolerated="quarter",
-        random=entropy.system,
+        random=os.urandom,
     )
     return root
 
@@ -129,7 +129,7 @@ class Player:
             self.name, self.me.identity, self.me.federation.pinned, self.me.parameters, base.context,
             self.me.sealing,
         )  # fmt: skip
-        return MemberRound(known, self.vector, Totals(10, 2, 1, 1.0).encode(), entropy.system)
+        return MemberRound(known, self.vector, Totals(10, 2, 1, 1.0).encode(), os.urandom)
 
     async def send(self, method: str, path: str, message: Any, kind: type | None = None) -> Any:
         content = message if isinstance(message, bytes | list) else wire.encode(message)
@@ -323,7 +323,7 @@ async def run_member(
         ) as transport:  # fmt: skip
             member = Member(
                 me, trainer or Softmax(FEATURES, CLASSES, epochs=1, batch=8),
-                examples(int(me.name[1:])), OverHttp(transport, me.sealing), journal, random=entropy.system,
+                examples(int(me.name[1:])), OverHttp(transport, me.sealing), journal, random=os.urandom,
                 report=lambda event, **details: events.append((event, details)),
             )  # fmt: skip
             return await member.run()

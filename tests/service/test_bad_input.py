@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
 import time
@@ -25,7 +26,6 @@ from choral.errors import (
     WireError,
 )
 from choral.learning import model_file
-from choral.primitives import entropy
 from choral.primitives.identity import Identity
 from choral.protocol import wire
 from choral.protocol.access import Access, header
@@ -81,7 +81,7 @@ async def test_every_get_is_bound_to_a_member(home, path):
 
 
 async def test_a_key_that_is_not_enrolled_is_refused(home, tmp_path):
-    stranger = Identity.generate(entropy.system)
+    stranger = Identity.generate(os.urandom)
     for name in ("m1", "nobody"):
         value = header(stranger, Access(name, "0" * 16), "GET", "/v1/task", time.time())
         found = problem(await raw(home.port, request(home, 1, "GET", "/v1/task", Authorization=value)))

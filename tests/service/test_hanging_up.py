@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from choral.client.log import ModelLog
 
 from choral.client.journal import Journal
+from choral.client.model_log import ModelLog
 from choral.federation.enrolment import Participant
 from choral.service.live import or_timeout
 from choral.service.rounds import Rounds

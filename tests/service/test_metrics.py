@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -17,7 +18,6 @@ import pytest
 from choral.errors import ChoralError, ParameterError, RoundAborted, ShuttingDown, Superseded
 from choral.federation.certificates import CERTIFICATE, KEY
 from choral.founding.authority import private_tls
-from choral.primitives import entropy
 from choral.primitives.identity import Identity
 from choral.service.app import create_app
 from choral.service.certificate import ServerCertificate
@@ -220,7 +220,7 @@ async def test_a_full_disk_and_a_store_that_cannot_be_written_are_not_ready(home
 
 
 async def test_a_key_of_another_federation_is_not_ready(home, monkeypatch):
-    other = Identity.generate(entropy.system)
+    other = Identity.generate(os.urandom)
     monkeypatch.setattr("choral.service.probes._FRESH", -1.0)
     object.__setattr__(home.aggregator, "identity", other)
     assert "not the federation's" in (await ask(home, "/readyz")).json()["reasons"][0]

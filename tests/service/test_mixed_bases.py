@@ -1,6 +1,7 @@
 """Late members count, if the task lets them: older bases in one cohort, discounted, over real HTTP."""
 
 import asyncio
+import os
 import time
 
 import numpy as np
@@ -10,7 +11,6 @@ from choral.client.learner import Update, discounted
 from choral.errors import Superseded
 from choral.learning import Softmax, model_file
 from choral.learning.update import flatten
-from choral.primitives import entropy
 from choral.protocol import phases
 from choral.protocol.member import MemberRound
 from choral.vectors.fixed_point import decode, encode
@@ -35,7 +35,7 @@ def offering(player, anchor, staleness):
         anchor.context, player.me.sealing, staleness,
     )  # fmt: skip
     offered = discounted(Update(player.vector, Totals(10, 2, 1, 1.0)), staleness)
-    return MemberRound(known, offered.vector, offered.totals.encode(), entropy.system)
+    return MemberRound(known, offered.vector, offered.totals.encode(), os.urandom)
 
 
 async def play(player, machine):

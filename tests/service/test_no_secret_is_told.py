@@ -35,9 +35,9 @@ def note(*secrets):
             file.write(secret.hex().encode() + b"\\n")
     return secrets[0]
 from choral.primitives import agreement, entropy, shamir
-urandom, split, evaluate = entropy.system, shamir.split, shamir.evaluate
+urandom, split, evaluate = os.urandom, shamir.split, shamir.evaluate
 derive, shared = agreement.derive, agreement.Agreement.shared
-entropy.system = lambda n: note(urandom(n))
+os.urandom = lambda n: note(urandom(n))
 def dealing(*a):
     shares = split(*a)
     note(*shares)

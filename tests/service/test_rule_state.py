@@ -1,6 +1,7 @@
 """A rule's state is in the log, and a restarted aggregator goes on as if nothing had been."""
 
 import hashlib
+import os
 import tracemalloc
 
 import numpy as np
@@ -12,7 +13,6 @@ from choral.federation.task import Model, Rule, Task
 from choral.founding.folders import provision
 from choral.learning import MLP, model_file, rules
 from choral.learning.update import schema_of
-from choral.primitives import entropy
 from choral.protocol.aggregator import Total
 from choral.service.store import RoundRow, Store
 from choral.service.training import Training
@@ -51,7 +51,7 @@ def a_federation(folder, rule, patience=0, features=5, hidden=4):
         initial=data,
         minimum=3,
         tolerated="quarter",
-        random=entropy.system,
+        random=os.urandom,
     )
     return Participant.load(folder / "aggregator")
 

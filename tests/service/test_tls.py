@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import ssl
 from collections.abc import AsyncIterator
@@ -17,7 +18,6 @@ from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ParameterError, TlsError
 from choral.federation import certificates
 from choral.founding.authority import Pem, new_authority, new_server
-from choral.primitives import entropy
 from choral.primitives.identity import Identity
 from choral.protocol.access import Access
 from choral.service.certificate import ServerCertificate
@@ -65,7 +65,7 @@ async def serving(context: ssl.SSLContext | None) -> AsyncIterator[int]:
 async def member(
     url: str, authority: Path | None, *, patience: float = 0.5, **more
 ) -> AsyncIterator[Transport]:
-    identity = Identity.generate(entropy.system)
+    identity = Identity.generate(os.urandom)
     access = Access("m1", secrets.token_hex(8))
     async with Transport(
         url, identity, access, patience=patience, jitter=lambda: 0.0, authority=authority, **more

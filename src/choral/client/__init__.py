@@ -30,7 +30,6 @@ from choral.learning.personal import FILE as PERSONAL
 from choral.learning.personal import Personal
 from choral.learning.softmax import built_in
 from choral.learning.trainer import Trainer
-from choral.primitives import entropy
 from choral.protocol.access import Access
 
 __all__ = ["Member", "participate", "take_part"]
@@ -152,7 +151,7 @@ async def take_part(
                     Examples(shard.images, shard.labels),
                     OverHttp(transport, me.sealing),
                     journal,
-                    random=entropy.system,
+                    random=os.urandom,
                     seed=seed,
                     report=report,
                     witness=Path(witness) if witness is not None else None,

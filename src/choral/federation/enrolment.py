@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from choral.errors import IdentityError, ParameterError
-from choral.federation import certificates
+from choral.federation import certificates, key_file
 from choral.federation.address import address
 from choral.federation.files import NAME, checked, read_toml, write_whole
 from choral.federation.task import EDITED, Hex32, Task
@@ -139,7 +139,7 @@ class Participant:
         """
         federation = Federation.load(folder / "federation.toml")
         task = Task.load(folder / "task.toml")
-        identity = Identity.load(folder / "identity.pem")
+        identity = key_file.load(folder / "identity.pem")
         if identity.public == federation.aggregator_key:
             name = AGGREGATOR
         else:
@@ -187,7 +187,12 @@ class Participant:
         if self.task.sealing != "syft":
             return AES_GCM
         bundles = {name: bytes.fromhex(bundle) for name, bundle in self.federation.bundles.items()}
-        envelopes = Envelopes(self.name, EnvelopeKey.load(self.folder / SYFT_KEYS), bundles)
+        content = key_file.read(self.folder / SYFT_KEYS)
+        try:
+            own = EnvelopeKey.from_private_bytes(content)
+        except IdentityError as error:
+            raise IdentityError(f"{self.folder / SYFT_KEYS}: {error.reason}", hint=error.hint) from error
+        envelopes = Envelopes(self.name, own, bundles)
         keys = {**self.federation.pinned, AGGREGATOR: self.federation.aggregator_key}
         return Syft(envelopes, keys, AGGREGATOR)
 

@@ -27,9 +27,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from choral.errors import ParameterError
+from choral.federation import key_file
 from choral.federation.enrolment import Participant
 from choral.federation.files import checked, read_toml
-from choral.primitives import key_file
 from choral.primitives.envelope import OVERHEAD_BYTES, Envelopes
 from choral.protocol.messages import Bytes32, Length
 from choral.protocol.sealing import Syft

@@ -21,7 +21,6 @@ from choral.founding.folders import provision
 from choral.founding.trainers import trainer_for
 from choral.learning import model_file
 from choral.learning.update import schema_of
-from choral.primitives import entropy
 from choral.vectors.fixed_point import LARGEST_COHORT
 
 
@@ -121,7 +120,7 @@ def found(
         initial=initial,
         minimum=minimum or min(3, len(members)),
         tolerated=tolerated,
-        random=entropy.system,
+        random=os.urandom,
         tls=tls,
         each=each,
     )

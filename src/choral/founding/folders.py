@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from choral.errors import ParameterError
-from choral.federation import certificates
+from choral.federation import certificates, key_file
 from choral.federation.enrolment import AGGREGATOR, INITIAL, SYFT_KEYS, Federation
 from choral.federation.files import checked
 from choral.federation.task import Task
@@ -84,9 +84,9 @@ def provision(
             identity = identities[name]
             folder = building / name
             folder.mkdir(mode=0o700)
-            identity.save(folder / "identity.pem")
+            key_file.save(identity, folder / "identity.pem")
             if name in syft:
-                syft[name].save(folder / SYFT_KEYS)
+                key_file.write(folder / SYFT_KEYS, syft[name].private_bytes)
             for one in alike:
                 one.put(folder)
         for one in alike:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from cryptography.hazmat.primitives import hashes
 
 RandomBytes = Callable[[int], bytes]
 """Takes a count, returns that many random bytes."""
-
-system: RandomBytes = os.urandom
 
 
 def seeded(seed: bytes) -> RandomBytes:

@@ -17,11 +17,9 @@ import importlib.metadata
 import itertools
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from choral.errors import IdentityError, ParameterError, PeerError
-from choral.primitives import key_file
 from choral.primitives.entropy import RandomBytes
 
 VERSION = "0.1.2b4"
@@ -75,26 +73,22 @@ class EnvelopeKey:
         fields = (identity["x"], dh["x"], dh["signature"], prekey["x"], prekey["signature"])
         return b"".join(map(_unbase64, fields))
 
-    def save(self, path: Path) -> None:
-        """Write the keys as Syft's JSON (JWKS), mode 600. Never replaces a file.
-
-        Raises:
-            IdentityError: the file exists already.
-        """
-        key_file.write(path, json.dumps(self._keys.to_jwks()).encode())
+    @property
+    def private_bytes(self) -> bytes:
+        """The secret keys as Syft's JSON (JWKS), for whoever keeps them."""
+        return json.dumps(self._keys.to_jwks()).encode()
 
     @classmethod
-    def load(cls, path: Path) -> EnvelopeKey:
-        """Read keys that `save` wrote.
+    def from_private_bytes(cls, content: bytes) -> EnvelopeKey:
+        """What `private_bytes` gave.
 
         Raises:
-            IdentityError: no such file, readable by everybody, or not Syft keys.
+            IdentityError: not Syft keys.
         """
-        content = key_file.read(path)
         try:
             return cls(_syft().SyftPrivateKeys.from_jwks(json.loads(content)))
         except ValueError as error:
-            raise IdentityError(f"{path}: not the private keys of Syft Crypto ({error})") from error
+            raise IdentityError(f"not the private keys of Syft Crypto ({error})") from error
 
 
 class Envelopes:

@@ -1,23 +1,14 @@
-"""Ed25519 identities: keys, key files, and signatures under a label (PROTOCOL §3.1)."""
+"""Ed25519 identities: keys, and signatures under a label (PROTOCOL §3.1)."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
-from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
-from choral.errors import IdentityError
-from choral.primitives import key_file
 from choral.primitives.entropy import RandomBytes
 
 PUBLIC_BYTES = 32
@@ -74,35 +65,10 @@ class Identity:
         """64-byte signature over `labelled(label, content)`."""
         return self._private.sign(labelled(label, content))
 
-    def save(self, path: Path) -> None:
-        """Write the key as PKCS#8 PEM, readable by its owner only. Never replaces a file.
-
-        Raises:
-            IdentityError: the file exists already.
-        """
-        pem = self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        key_file.write(path, pem)
-
-    @classmethod
-    def load(cls, path: Path) -> Identity:
-        """Read a key that `save` wrote.
-
-        Raises:
-            IdentityError: no such file, readable by everybody, or not an Ed25519 key.
-        """
-        pem = key_file.read(path)
-        try:
-            private = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
-            raise IdentityError(
-                f"{path}: not a PEM private key ({error})", hint="expected Ed25519 in PKCS#8 PEM"
-            ) from error
-        if not isinstance(private, Ed25519PrivateKey):
-            raise IdentityError(
-                f"{path}: found a {type(private).__name__}, expected an Ed25519 key",
-                hint="`choral init` makes the right kind",
-            )
-        return cls(private.public_key().public_bytes_raw(), private)
+    @property
+    def private_bytes(self) -> bytes:
+        """The secret half, 32 bytes, for whoever keeps it."""
+        return self._private.private_bytes_raw()
 
 
 @functools.lru_cache(maxsize=1 << 16)
