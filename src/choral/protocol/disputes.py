@@ -38,10 +38,10 @@ class Findings:
 
 @dataclass(frozen=True)
 class _Secret:
-    """A secret that came out: the values that were revealed, and t holders whose values give it."""
+    """A secret that came out: the shares that were revealed, and t holders whose shares give it."""
 
     dealer: str
-    values: Mapping[str, int]
+    shares: Mapping[str, bytes]
     good: tuple[str, ...]
     off: Sequence[str] | None  # whose values are not on that polynomial; None: not looked at yet
     fits: Callable[[bytes], bool]
@@ -66,6 +66,7 @@ class Holders:
         self._threshold = threshold
         self._liars = liars
         self._doubted: Counter[str] = Counter()
+        self._good = tuple(index)[:threshold]
         self._recovered: list[_Secret] = []
         self._all_fit = True
 
@@ -82,17 +83,17 @@ class Holders:
         Raises:
             RoundAborted: no secret that fits; `proven` if that proves the dealer wrong.
         """
-        values = {
-            name: int.from_bytes(shares[name], "little") % shamir.PRIME for name in self._index
-        }  # what an honest dealer deals is below the prime; above it, either side of a dispute did it
-        good = tuple(sorted(self._index, key=self._doubted.__getitem__)[: self._threshold])
-        secret, off = self._read(good, values), None
+        good = self._good
+        secret, off = self._read(good, _values(shares, good)), None
         if not fits(secret):
             self._all_fit = False
+            values = _values(shares, self._index)
             good, off = self._correct(dealer, values, fits)
             secret = self._read(good, values)
             self._doubted.update(off)
-        self._recovered.append(_Secret(dealer, values, good, off, fits, exact))
+            by_doubt = sorted(self._index, key=self._doubted.__getitem__)
+            self._good = tuple(by_doubt[: self._threshold])
+        self._recovered.append(_Secret(dealer, shares, good, off, fits, exact))
         return secret
 
     def _correct(
@@ -197,17 +198,23 @@ class Holders:
         are honest, the secret counted if only one fits, exclude that.
         """
         most = len(self._index) - (self._threshold + self._liars - secret.exact)
-        off = self._off_line(secret.good, secret.values) if secret.off is None else secret.off
+        values = _values(secret.shares, self._index)
+        off = self._off_line(secret.good, values) if secret.off is None else secret.off
         if len(off) <= most:
             return off
         if 2 * len(off) <= len(self._index) - self._threshold:
             return None  # the decoder would find this one again
-        points = {self._index[name]: value for name, value in secret.values.items()}
+        points = {self._index[name]: value for name, value in values.items()}
         found = reed_solomon.decode(points, self._threshold)
         if found is None or not secret.fits(_secret(found)):
             return None
-        off = self._not_on(found, secret.values)
+        off = self._not_on(found, values)
         return off if len(off) <= most else None
+
+
+def _values(shares: Mapping[str, bytes], names: Collection[str]) -> dict[str, int]:
+    """Shares as field elements. One that is not below the prime, as no honest dealer deals, is reduced."""
+    return {name: int.from_bytes(shares[name], "little") % shamir.PRIME for name in names}
 
 
 def _secret(polynomial: reed_solomon.Polynomial) -> bytes:
