@@ -45,7 +45,6 @@ from choral.protocol.transcript import (
     vector_digest,
 )
 
-SEED_BYTES = 32
 NO_SIGNATURE = bytes(64)
 
 
@@ -160,32 +159,7 @@ def accept_roster(me: Member, mine: Advertise, roster: Roster) -> Cohort:
     if keys != sorted(set(keys)):  # strictly: two names on one key would add masks that do not cancel
         raise PeerError("the roster is not in ascending order of identity key", rule="4.2.2")
     for entry in roster.members:
-        if entry.ctx != me.ctx:
-            raise PeerError(
-                f"{entry.member} starts from another model or task than this member",
-                culprits=[entry.member],
-                hint="all members of a cohort stand on one model record (PFA22)",
-                rule="4.2.3",
-            )
-        if entry.staleness > me.parameters.staleness:
-            raise PeerError(
-                f"{entry.member} starts from a model that is {entry.staleness} versions old, this member's"
-                f" task allows {me.parameters.staleness}",
-                culprits=[entry.member],
-                rule="4.2.3",
-            )
-        if not signed_by(entry, me.pinned[entry.member]):
-            raise PeerError(
-                f"the advertisement of {entry.member} is not signed by its pinned key",
-                culprits=[entry.member],
-                rule="4.2.3",
-            )
-        if not (canonical(entry.seal_key) and canonical(entry.mask_key)):
-            raise PeerError(
-                f"a round key of {entry.member} is not in its one encoding",
-                culprits=[entry.member],
-                rule="4.2.4",
-            )
+        _check_entry(me, entry)
     fresh = [key for entry in roster.members for key in (entry.seal_key, entry.mask_key)]
     if len(set(fresh)) != len(fresh):
         raise PeerError("two round keys on the roster are equal", rule="4.2.4")
@@ -194,10 +168,30 @@ def accept_roster(me: Member, mine: Advertise, roster: Roster) -> Cohort:
     return Cohort(round_id(me.ctx, roster, threshold), roster.members, me.pinned, threshold)
 
 
+def _check_entry(me: Member, entry: Advertise) -> None:
+    """§4.2, check 3, and what check 4 says of one entry."""
+    name, hint, rule = entry.member, None, "4.2.3"
+    if entry.ctx != me.ctx:
+        wrong = f"{name} starts from another model or task than this member"
+        hint = "all members of a cohort stand on one model record (PFA22)"
+    elif entry.staleness > me.parameters.staleness:
+        wrong = (
+            f"{name} starts from a model that is {entry.staleness} versions old, this member's"
+            f" task allows {me.parameters.staleness}"
+        )
+    elif not signed_by(entry, me.pinned[name]):
+        wrong = f"the advertisement of {name} is not signed by its pinned key"
+    elif not (canonical(entry.seal_key) and canonical(entry.mask_key)):
+        wrong, rule = f"a round key of {name} is not in its one encoding", "4.2.4"
+    else:
+        return
+    raise PeerError(wrong, culprits=[name], hint=hint, rule=rule)
+
+
 def deal(me: Member, cohort: Cohort, secrets: Secrets, random: RandomBytes) -> tuple[Shares, Dealing]:
     """Split self seed and mask key, seal one share of each to every other member."""
     n, t = len(cohort.roster), cohort.threshold
-    self_seed = shamir.draw(random).to_bytes(SEED_BYTES, "little")
+    self_seed = shamir.draw(random).to_bytes(shamir.BYTES, "little")
     pieces = list(
         zip(
             shamir.split(self_seed, n, t, random),
