@@ -12,6 +12,7 @@ import weakref
 import pytest
 from quart import Quart, Response, request
 
+from choral.learning import model_file
 from choral.protocol.sealing import AesGcm
 from choral.service import line
 from choral.service.bodies import read_vector
@@ -157,7 +158,7 @@ async def test_a_get_has_no_body(tmp_path, fields, path):
 async def test_a_model_is_in_memory_once_however_many_do_not_read_it_and_they_are_cut_off(
     tmp_path, monkeypatch
 ):
-    async with house(tmp_path, limits=Limits(stalled_seconds=0.6)) as home:
+    async with house(tmp_path, limits=Limits(stalled_seconds=3.0)) as home:
         size = 32 * MIB
         loads = []
 
@@ -179,7 +180,7 @@ async def test_a_model_is_in_memory_once_however_many_do_not_read_it_and_they_ar
                 visits, models = home.app.extensions["visits"], home.app.extensions["models"]
                 await until(lambda: len(visits) == 3 * OPEN_REQUESTS)
                 assert len(models) == 1
-                await until(lambda: not visits)  # nobody reads: all are hung up on
+                await until(lambda: not visits, 15)  # nobody reads: all are hung up on
                 assert tracemalloc.get_traced_memory()[1] < size + 12 * MIB
                 assert not models
                 assert len(loads) == 1
@@ -190,6 +191,26 @@ async def test_a_model_is_in_memory_once_however_many_do_not_read_it_and_they_ar
         async with connected(home.port) as (reader, writer):  # who reads has it whole
             writer.write(asked(home.player(1), "GET", path))
             assert (await answer(reader))[2] == bytes(size)
+
+
+async def test_a_model_that_browsers_do_not_read_is_in_memory_once_too(tmp_path, monkeypatch):
+    async with house(tmp_path, limits=Limits(stalled_seconds=3.0)) as home:
+        loads = []
+
+        def blob(digest: bytes) -> bytes:
+            loads.append(digest)
+            return bytes(16 * MIB)
+
+        monkeypatch.setattr(home.store, "blob", blob)
+        monkeypatch.setattr(model_file, "digest", lambda data: home.head.parameters)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(20):
+                _, writer = await stack.enter_async_context(connected(home.port))
+                writer.write(b"GET /models/0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            models = home.app.extensions["models"]
+            await until(lambda: any(loan.users == 20 for loan in models._loans.values()))
+            assert (len(loads), len(models)) == (1, 1)
+            await until(lambda: not models, 15)
 
 
 async def test_a_slow_reader_that_reads_is_not_cut_off():

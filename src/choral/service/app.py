@@ -23,7 +23,7 @@ from choral.protocol.access import Access, verify_access
 from choral.protocol.messages import Advertise, Complaint, Consistency, Reveal, Shares
 from choral.service.bodies import read_body, read_vector, well_formed
 from choral.service.certificate import ServerCertificate
-from choral.service.exchange import AT_END, Asked, Exchange
+from choral.service.exchange import Asked, Exchange, at_end
 from choral.service.guard import is_local
 from choral.service.line import HANG_UP
 from choral.service.live import LiveRound, StillWaiting
@@ -77,7 +77,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
             skew=settings.clock_skew_seconds,
         )
         g.member = access.member
-        _at_end(visits.enter(access.member, request.headers["Authorization"], _hang_up()))
+        at_end(visits.enter(access.member, request.headers["Authorization"], _hang_up()))
         return access
 
     async def message(kind: type[T], access: Access) -> tuple[T, int]:
@@ -107,7 +107,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     if certificate is not None:
         rounds.metrics.certificate_expiry = lambda: certificate.expires.timestamp()  # noqa: PLW0108  (it changes)
     add_probes(app, aggregator, rounds, store, metrics=settings.metrics_port is None, certificate=certificate)
-    feed = add_page(app, aggregator, rounds, store)
+    feed = add_page(app, aggregator, rounds, store, models)
 
     @app.get("/v1/status")
     async def status() -> Response:
@@ -154,7 +154,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     async def get_model(digest: str) -> Response:
         who(members_only=False)
         name = _hex(digest)
-        data = await models.lend(name, lambda: rounds.training.blob(name), _at_end)
+        data = await models.lend(name, lambda: rounds.training.blob(name), at_end)
         rounds.metrics.sent("model", len(data))
         headers = {"ETag": f'"{digest}"', "Cache-Control": "private, immutable, max-age=31536000"}
         return Response(data, 200, headers, content_type="application/vnd.safetensors")
@@ -274,11 +274,6 @@ async def _decode(kind: type[T], data: bytes) -> T:
     if len(data) <= _AT_ONCE:
         return wire.decode(kind, data)
     return await asyncio.to_thread(wire.decode, kind, data)
-
-
-def _at_end(call: Callable[[], None]) -> None:
-    """Call this when the answer to the request is out, or its client is gone."""
-    request.scope["state"][AT_END].append(call)
 
 
 def _hang_up() -> Callable[[], None]:

@@ -7,13 +7,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from quart import Request
+from quart import Request, request
 from quart.asgi import ASGIHTTPConnection
 from quart.wrappers.request import Body
 
 PIECE = 1 << 16  # bytes written at a time; the next one waits until that one was taken in
-AT_END = "choral.at_end"
-"""Key in a request's `state`: functions that are called when its answer is out, or its client is gone."""
+_AT_END = "choral.at_end"  # key in a request's `state`
+
+
+def at_end(call: Callable[[], None]) -> None:
+    """Call this when the answer to the request that is being served is out, or its client is gone."""
+    request.scope["state"][_AT_END].append(call)
 
 
 class Arriving(Body):
@@ -57,7 +61,7 @@ class Exchange(ASGIHTTPConnection):
 
     async def __call__(self, receive: Any, send: Any) -> None:
         scope: Any = self.scope
-        at_end: list[Callable[[], None]] = scope.setdefault("state", {}).setdefault(AT_END, [])
+        at_end: list[Callable[[], None]] = scope.setdefault("state", {}).setdefault(_AT_END, [])
         try:
             await super().__call__(receive, _in_pieces(send))
         finally:

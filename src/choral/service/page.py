@@ -12,11 +12,13 @@ from quart import Quart, Response, request
 from choral.federation.enrolment import Participant
 from choral.learning import model_file
 from choral.service.bodies import read_body
+from choral.service.exchange import at_end
 from choral.service.feed import Feed
 from choral.service.guard import Guard
 from choral.service.problems import Refused
 from choral.service.rounds import Rounds
 from choral.service.store import Store
+from choral.service.turns import Lending
 
 FILES = Path(__file__).parent / "dashboard"
 _KINDS = {
@@ -39,8 +41,10 @@ _HEADERS = {
 }
 
 
-def add_page(app: Quart, aggregator: Participant, rounds: Rounds, store: Store) -> Feed:
-    """Put the page and what it asks for on `app`."""
+def add_page(
+    app: Quart, aggregator: Participant, rounds: Rounds, store: Store, models: Lending[bytes]
+) -> Feed:
+    """Put the page and what it asks for on `app`; of `models` each is in memory once."""
     feed = Feed(aggregator, rounds, store)
     guard = Guard(rounds.settings)
     files = {path.name: path.read_bytes() for path in FILES.iterdir() if path.suffix in _KINDS}
@@ -100,13 +104,20 @@ def add_page(app: Quart, aggregator: Participant, rounds: Rounds, store: Store) 
         found = await asyncio.to_thread(store.records, version - 1, 1)
         if not found:
             raise Refused(404, "record", f"there is no version {version}")
-        data = await asyncio.to_thread(store.blob, found[0].parameters)
-        if data is None or await asyncio.to_thread(model_file.digest, data) != found[0].parameters:
-            raise Refused(500, "record", f"what is stored is not the model of version {version}")
+        digest = found[0].parameters
+
+        def load() -> bytes:
+            data = store.blob(digest)
+            if data is None or model_file.digest(data) != digest:
+                raise Refused(500, "record", f"what is stored is not the model of version {version}")
+            return data
+
+        # not the one that members fetch: they check it themselves
+        data = await models.lend(b"page" + digest, load, at_end)
         name = f"{aggregator.task.name}-v{version}.safetensors"
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
-            "ETag": f'"{found[0].parameters.hex()}"',
+            "ETag": f'"{digest.hex()}"',
             **_HEADERS,
         }
         return Response(data, 200, headers, content_type="application/vnd.safetensors")
