@@ -111,7 +111,8 @@ class Direct:
     async def mask(self, machine: MemberRound, inbox: Inbox) -> Survivors:
         message = machine.receive(inbox)
         assert isinstance(message, MaskedVector)
-        return wire.decode(Survivors, await asking(lambda: self.rounds.mask(message, 1)))
+        live = await self.rounds.mask(message, 1)
+        return wire.decode(Survivors, await asking(lambda: self.rounds.survivors(live)))
 
     async def endorse(self, machine: MemberRound, survivors: Survivors) -> Endorsements:
         message: Any = machine.receive(survivors)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from choral.cli import cli
-from choral.errors import KeptOut, RoundAborted
+from choral.errors import KeptOut, ParameterError, RoundAborted
 from choral.protocol.aggregator import AggregatorRound, Phase
 from choral.service import store as stores
 from choral.service.presence import Presence
@@ -93,6 +93,21 @@ def test_only_a_member_that_is_kept_out_can_be_let_back_in(tmp_path, name, says)
     done = CliRunner().invoke(cli, ["readmit", str(root / "aggregator"), name])
     assert says in str(done.exception)
     assert "\x1b" not in str(done.exception)
+
+
+def test_a_state_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "fed", 3)
+    store = Store(root / "aggregator/state")
+    store.keep_out("m2", KEPT)
+    store.close()
+
+    def refuse(self, name):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(Store, "readmit", refuse)
+    done = CliRunner().invoke(cli, ["readmit", str(root / "aggregator"), "m2"])
+    assert isinstance(done.exception, ParameterError)
+    assert "cannot be changed (attempt to write a readonly database)" in done.exception.reason
 
 
 def test_a_member_has_nobody_to_let_back_in(tmp_path):

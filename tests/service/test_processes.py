@@ -127,7 +127,7 @@ def wait(condition: Any, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def ended(process: subprocess.Popen[bytes], seconds: float = 20.0) -> int:
+def ended(process: subprocess.Popen[bytes], seconds: float = 40.0) -> int:
     return process.wait(seconds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import click
@@ -42,6 +43,10 @@ def readmit(folder: Path, name: str, state: Path | None) -> None:
             raise ParameterError(
                 f"{name} is not kept out", hint=f"kept out: {others}" if others else "nobody is kept out"
             )
+    except sqlite3.Error as error:
+        raise ParameterError(
+            f"{store.path}: cannot be changed ({error})", hint="may this user write it, and is there room?"
+        ) from error
     finally:
         store.close()
     console.print(f"{name} is let back in", markup=False)

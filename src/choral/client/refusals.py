@@ -17,7 +17,7 @@ _KINDS: dict[str, type[ChoralError]] = {
     for kind in (
         errors.IdentityError, errors.WireError, errors.PeerError, errors.CohortTooSmall, errors.OutOfPhase,
         errors.RoundAborted, errors.RecordError, errors.Superseded, errors.UnknownRound, errors.TwoProcesses,
-        errors.ShuttingDown,
+        errors.ShuttingDown, errors.NoRoom, errors.KeptOut,
     )
 }  # fmt: skip
 _KINDS["too-slow"] = errors.OutOfPhase  # the round goes on without a sender that slow
