@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -13,14 +13,19 @@ from socketless import Federation, Seat, now, run
 
 from choral.client.company import MOST, Company
 from choral.client.exchange import Repeats, play
+from choral.client.journal import Journal
+from choral.client.member import Member
 from choral.client.over_http import OverHttp
+from choral.client.transport import Transport
 from choral.errors import WireError
 from choral.federation.enrolment import Participant
+from choral.learning import Softmax
 from choral.protocol import phases
+from choral.protocol.access import Access
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Advertise
 from choral.vectors.totals import Totals
-from house import house
+from house import CLASSES, FEATURES, examples, house
 
 
 class BadSeals(Seat):
@@ -158,6 +163,33 @@ async def test_the_signature_of_a_request_covers_the_wish(tmp_path):
                 await asyncio.sleep(0.01)
         joining.cancel()
     assert ("POST", "/v1/rounds?without=m2,m3") in home.asked
+
+
+async def test_one_bad_seal_a_round_ends_nobody_over_real_http(tmp_path):
+    """0.1.0: five refusals ended a process, so all others in 13.5 s."""
+
+    class Bad(OverHttp):
+        async def share(self, shares):
+            return await super().share(
+                replace(shares, seals=tuple(seal and bytes(80) for seal in shares.seals))
+            )
+
+    async with house(tmp_path, 5, rounds=2, settings={"join_seconds": 0.5}) as home:
+        me = Participant.load(home.root / "m2")
+        with closing(Journal(home.root / "m2/state")) as journal:
+            async with Transport(
+                home.url, me.identity, Access("m2", "0" * 16), patience=None, jitter=lambda: 0.5, verify=False
+            ) as line:
+                trainer = Softmax(FEATURES, CLASSES)
+                bad = Member(me, trainer, examples(2), Bad(line), journal, random=os.urandom)
+                running = asyncio.create_task(bad.run())
+                records = await asyncio.wait_for(asyncio.gather(*(home.member(i) for i in (1, 3, 4, 5))), 40)
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+        assert {record.version for record in records} == {2}
+        avoided = [told["avoided"] for i in (1, 3, 4, 5) for told in home.told(i, "refused")]
+        assert ["m2"] in avoided
+        assert {name for names in avoided for name in names} == {"m2"}
 
 
 def test_a_repeated_answer_accuses_nobody_and_is_called_a_repeat(tmp_path):

@@ -15,13 +15,12 @@ _MOST = 256  # names of a refusal that are read: no cohort has more members
 _KINDS: dict[str, type[ChoralError]] = {
     kind.slug: kind
     for kind in (
-        errors.IdentityError, errors.WireError, errors.PeerError, errors.CohortTooSmall, errors.OutOfPhase,
-        errors.RoundAborted, errors.RecordError, errors.Superseded, errors.UnknownRound, errors.TwoProcesses,
-        errors.ShuttingDown, errors.NoRoom, errors.KeptOut,
+        errors.IdentityError, errors.ClockError, errors.WireError, errors.PeerError, errors.CohortTooSmall,
+        errors.OutOfPhase, errors.RoundAborted, errors.RecordError, errors.Superseded, errors.UnknownRound,
+        errors.TwoProcesses, errors.ShuttingDown, errors.NoRoom, errors.KeptOut,
     )
 }  # fmt: skip
 _KINDS["too-slow"] = errors.OutOfPhase  # the round goes on without a sender that slow
-_KINDS["clock"] = errors.IdentityError
 
 
 class Unexplained(AggregatorUnavailable):
@@ -46,6 +45,7 @@ def refusal(status: int, body: bytes, sent: int) -> ChoralError:
         slug = slug.rpartition(":")[2]
         reason = printable(problem["detail"])
         hint = printable(problem["hint"]) if "hint" in problem else None
+        rule = printable(problem["rule"]) if "rule" in problem else None
         culprits, missing = (_names(problem.get(key, ())) for key in ("culprits", "missing"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _unexplained(status, sent)
@@ -55,7 +55,7 @@ def refusal(status: int, body: bytes, sent: int) -> ChoralError:
         named["culprits"] = culprits
     if issubclass(kind, errors.RoundAborted):
         named["missing"] = missing
-    return kind(reason, hint=hint, **named)
+    return kind(reason, hint=hint, rule=rule, **named)
 
 
 def _names(found: Iterable[object]) -> tuple[str, ...]:

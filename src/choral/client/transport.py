@@ -19,7 +19,7 @@ from choral.client import proxies
 from choral.client.clocks import Clocks
 from choral.client.refusals import TooLarge, Unexplained, refusal
 from choral.client.report import Report, harmless, printable
-from choral.errors import AggregatorUnavailable, ChoralError, ParameterError, TlsError, WireError
+from choral.errors import AggregatorUnavailable, ChoralError, ClockError, ParameterError, TlsError, WireError
 from choral.federation import certificates
 from choral.federation.address import address, why
 from choral.primitives.identity import Identity
@@ -197,8 +197,9 @@ class Transport:
             failed.reason = f"{failed.reason}: {blame}"
             failed.args = (failed.reason,)
             failed.hint = "set the clock that is wrong; both may be compared with that of a third machine"
-            return math.inf if self._known else 0.0
-        return _DISOWNED if self._known else 0.0
+        if not self._known:
+            return 0.0
+        return math.inf if blame or isinstance(failed, ClockError) else _DISOWNED
 
     async def _broken(self, error: httpx.TransportError) -> ChoralError:
         """What a request without an answer is told as.
