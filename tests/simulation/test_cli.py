@@ -136,7 +136,6 @@ def test_a_model_that_does_not_classify_has_no_accuracy(tmp_path):
     ("arguments", "reason"),
     [
         (["--cohort", "30"], "cohorts of 30"),
-        (["--tolerated", "half"], "quarter"),
         (["--split", "dice"], "dice"),
         (["--data", "no-such.npy"], "no-such"),
         (["--data", "npy:no-such"], "client_"),
@@ -147,6 +146,12 @@ def test_a_model_that_does_not_classify_has_no_accuracy(tmp_path):
 def test_what_cannot_be_is_refused_with_a_reason(arguments, reason):
     with pytest.raises((ParameterError, ShardError), match=reason):
         run(*SMALL, *arguments)
+
+
+def test_a_word_that_is_no_number_of_members_is_refused_as_an_option():
+    done = CliRunner().invoke(cli, ["simulate", *SMALL, "--tolerated", "half"])
+    assert done.exit_code == 2
+    assert "expected a number of members, or quarter" in done.stderr
 
 
 def test_ctrl_c_ends_with_what_is_known_and_no_traceback():

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from choral.data.examples import Examples
 from choral.errors import ParameterError
 from choral.learning.rules import Rule, State, fedavg
-from choral.learning.trainer import Trainer, Vector, trainer_at
-from choral.learning.update import difference, flatten, schema_of, unflatten
+from choral.learning.step import contribution, next_model
+from choral.learning.trainer import Trainer, Vector
+from choral.learning.update import flatten, schema_of, unflatten
 from choral.simulation.population import Population
-from choral.vectors.fixed_point import RingPlan, decode, encode
+from choral.vectors.fixed_point import RingPlan, decode
 
 
 class Point(NamedTuple):
@@ -173,13 +174,14 @@ class Race:
             X, y = self._population.examples(member)  # noqa: N806
             model = unflatten(self._models[base], self._schema)
             rng = np.random.default_rng([self._seed, 2, base, member])
-            trained = trainer_at(self._trainer, base).train(model, X, y, rng)
-            delta = difference(trained, model, self._schema)
-            delta *= np.float32((1 + version - base) ** -0.5)
-            total += encode(delta, len(y), self._plan).vector
-            weights += len(y)
+            mine = contribution(
+                self._trainer, model, X, y, rng, version=base, schema=self._schema, plan=self._plan
+            ).discounted(version - base)
+            total += mine.vector
+            weights += mine.weight
         mean = decode(total, weights, self._plan)
-        self._models[version + 1], self._state = self._rule(self._models[version], mean, self._state)
+        new, self._state = next_model(self._rule, self._models[version], self._state, mean)
+        self._models[version + 1] = new
         self._models.pop(version - 101, None)  # the largest staleness of a task is 100
 
     def _accuracy(self, version: int) -> float:

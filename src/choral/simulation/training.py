@@ -18,8 +18,9 @@ from choral.data.examples import Examples
 from choral.errors import ParameterError
 from choral.learning import model_file
 from choral.learning.rules import Rule, State, fedavg
-from choral.learning.trainer import Evaluation, Trainer, trainer_at
-from choral.learning.update import difference, flatten, schema_of, unflatten
+from choral.learning.step import contribution, next_model
+from choral.learning.trainer import Evaluation, Trainer
+from choral.learning.update import flatten, schema_of, unflatten
 from choral.primitives.entropy import RandomBytes, seeded
 from choral.primitives.identity import Identity
 from choral.protocol import phases
@@ -30,7 +31,7 @@ from choral.protocol.transcript import context
 from choral.simulation.cohort import Drops, Outcome, draw_drops, run_round
 from choral.simulation.population import Population
 from choral.simulation.report import Report
-from choral.vectors.fixed_point import LARGEST_COHORT, RingPlan, decode, encode
+from choral.vectors.fixed_point import LARGEST_COHORT, RingPlan, decode
 from choral.vectors.totals import Totals
 
 _PURPOSES = ("cohort", "drops", "training")
@@ -141,10 +142,11 @@ class Simulation:
         member = self._numbers[name]
         X, y = self._population.examples(member)  # noqa: N806
         base = unflatten(self._model, self._schema)
-        trained = trainer_at(self._trainer, self.version).train(base, X, y, self._rng("training", member))
-        delta = difference(trained, base, self._schema)
-        encoded = encode(delta, len(y), self.plan)
-        return encoded.vector, Totals(len(y), clipped=encoded.clipped).encode()
+        mine = contribution(
+            self._trainer, base, X, y, self._rng("training", member),
+            version=self.version, schema=self._schema, plan=self.plan,
+        )  # fmt: skip
+        return mine.vector, Totals(mine.weight, clipped=mine.clipped).encode()
 
     # ----- rounds -----------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class Simulation:
             seconds=seconds,
         )
 
-    def _play(self, invited: list[str], drops: Drops | None) -> Outcome:
+    def _play(self, invited: list[str], drops: Drops | None = None) -> Outcome:
         ctx = self._context()
         # an aggregator that invites: whoever is not in this cohort is not missing from it
         aggregator = AggregatorRound({name: self._pinned[name] for name in invited}, self.parameters, ctx)
@@ -202,7 +204,7 @@ class Simulation:
     def _learn(self, total: Total) -> None:
         weight = Totals.decode(total.auxiliary).weight
         mean = decode(total.main, weight, self.plan)
-        self._model, self._state = self._rule(self._model, mean, self._state)
+        self._model, self._state = next_model(self._rule, self._model, self._state, mean)
 
     # ----- everything random, from the seed ---------------------------------------------------
 
