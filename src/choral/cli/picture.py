@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from choral.cli.report import PHASES, Findings
-from choral.errors import ParameterError
+from choral.data.picture import figure, matplotlib, write
 
 _VALUE = {"i": 0, "l": 1, "-": 2, "s": 3, "m": 3, "a": 4, "x": 4}
 _COLOURS = ("#0b6e6e", "#e3b341", "#e4e9e7", "#b3261e", "#6b3fa0")
@@ -20,23 +20,12 @@ def save(found: Findings, out: Path) -> None:
     """Draw it.
 
     Raises:
-        ParameterError: matplotlib is not installed.
-        OSError: the file cannot be written.
+        ParameterError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        import matplotlib  # noqa: PLC0415
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt  # noqa: PLC0415
-        from matplotlib.colors import ListedColormap  # noqa: PLC0415
-        from matplotlib.patches import Patch  # noqa: PLC0415
-    except ImportError as error:
-        raise ParameterError(
-            "a .png needs matplotlib", hint='pip install "choral[pictures]", or write an .html'
-        ) from error
     state = found.state
-    figure, ((accuracy, loss), (grid, costs)) = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
-    figure.suptitle(f"{state['federation']}: version {state['version']}", parse_math=False)
+    sheet, colours = figure(12, 8), matplotlib("colors").ListedColormap(_COLOURS)
+    (accuracy, loss), (grid, costs) = sheet.subplots(2, 2)
+    sheet.suptitle(f"{state['federation']}: version {state['version']}", parse_math=False)
     for axis, k, name, colour in ((accuracy, 1, "accuracy", _COLOURS[0]), (loss, 2, "loss", "#a4460f")):
         points = [(point[0], point[k]) for point in state["curve"] if point[k] is not None]
         axis.plot([point[0] for point in points], [point[1] for point in points], color=colour)
@@ -47,20 +36,16 @@ def save(found: Findings, out: Path) -> None:
     rows, names = state["grid"], found.names[:_ROWS]
     if rows:
         cells = np.array([[_VALUE[row["cells"][i]] for row in rows] for i in range(len(names))])
-        grid.imshow(
-            cells, aspect="auto", interpolation="nearest", cmap=ListedColormap(_COLOURS), vmin=0, vmax=4
-        )
+        grid.imshow(cells, aspect="auto", interpolation="nearest", cmap=colours, vmin=0, vmax=4)
         grid.set_yticks(range(len(names)), names, fontsize=8 if len(names) < 30 else 5, parse_math=False)
     grid.set(xlabel="round, oldest first", title="who took part")
-    handles = [Patch(facecolor=c, edgecolor="grey", label=t) for c, t in zip(_COLOURS, _SAY, strict=True)]
+    patch = matplotlib("patches").Patch
+    handles = [patch(facecolor=c, edgecolor="grey", label=t) for c, t in zip(_COLOURS, _SAY, strict=True)]
     grid.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, fontsize=8, frameon=False
     )
     _stack(costs, [row for row in rows if row["state"] == "done"])
-    try:
-        figure.savefig(out, dpi=110, format="png")
-    finally:
-        plt.close(figure)
+    write(sheet, out, hint="-o report.png", dpi=110, form="png")
 
 
 def _stack(axis: Any, done: list[dict[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from choral.cli.terminal import console, errors, percent, say
-from choral.errors import ParameterError
+from choral.data.picture import figure, write
 from choral.learning.rules import Rule
 from choral.learning.trainer import Trainer
 from choral.simulation import Examples, Population
@@ -108,13 +107,7 @@ def _print(found: dict[str, list[Point]], target: float, until: float) -> None:
 
 
 def _draw(found: dict[str, list[Point]], out: Path, title: str) -> None:
-    try:
-        figure = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ParameterError(
-            "pictures are drawn by matplotlib, which is not installed", hint='pip install "choral[pictures]"'
-        ) from error
-    sheet = figure.Figure(figsize=(8, 4.5), layout="constrained")
+    sheet = figure(8, 4.5)
     axes = sheet.add_subplot()
     for name, points in found.items():
         axes.plot(
@@ -128,10 +121,4 @@ def _draw(found: dict[str, list[Point]], out: Path, title: str) -> None:
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    try:
-        sheet.savefig(out, dpi=150)
-    except (OSError, ValueError) as error:
-        raise ParameterError(
-            f"{out}: cannot be written ({getattr(error, 'strerror', None) or error})",
-            hint="--plot curves.png",
-        ) from error
+    write(sheet, out, hint="--plot curves.png")

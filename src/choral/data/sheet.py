@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from choral.data.picture import figure, write
 from choral.data.shard import Shard
 from choral.errors import ParameterError
 
@@ -65,14 +65,8 @@ def save(shard: Shard, out: Path, *, shape: tuple[int, int] | None = None, colum
     """
     height, width = shape_of(shard.images.shape[1], shape)
     picture, labels = mosaic(shard, (height, width), columns)
-    try:
-        figure = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ParameterError(
-            "pictures are drawn by matplotlib, which is not installed", hint='pip install "choral[pictures]"'
-        ) from error
     inches = (0.6 + 0.4 * columns, 0.4 + 0.4 * len(labels) * height / width)
-    sheet = figure.Figure(figsize=inches, layout="constrained")
+    sheet = figure(*inches)
     axes = sheet.add_subplot()
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     counts = [int((shard.labels == label).sum()) for label in labels]
@@ -80,9 +74,4 @@ def save(shard: Shard, out: Path, *, shape: tuple[int, int] | None = None, colum
     axes.set_yticks(centres, [f"{label}  ({n})" for label, n in zip(labels, counts, strict=True)])
     axes.set_xticks([])
     axes.set_frame_on(False)
-    try:
-        sheet.savefig(out, dpi=150)
-    except (OSError, ValueError) as error:
-        raise ParameterError(
-            f"{out}: cannot be written ({getattr(error, 'strerror', None) or error})", hint="-o sheet.png"
-        ) from error
+    write(sheet, out, hint="-o sheet.png")
