@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,8 @@ from choral.data.examples import Examples, floats
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
-from choral.learning.trainer import Evaluation, Parameters, Trainer, trainer_at
-from choral.learning.update import difference
-from choral.vectors.fixed_point import Encoded, encode
+from choral.learning import step
+from choral.learning.trainer import Evaluation, Parameters, Trainer
 from choral.vectors.totals import Totals
 
 _COLUMNS = 1024
@@ -57,15 +55,13 @@ def nothing_new(dimension: int) -> Update:
 def discounted(update: Update, staleness: int) -> Update:
     """An update for a cohort that stands `staleness` versions after its base.
 
-    Scaled by `(1 + staleness)^-0.5` (Nguyen et al. 2022, FedBuff), here and not by the aggregator, which
-    sees the sum only. The weight stays: it is what the sum is divided by. What the base was measured to
-    be is left out, because a record speaks of the version before it.
+    The weight stays: it is what the sum is divided by. What the base was measured to be is left out,
+    because a record speaks of its anchor.
     """
     if not staleness:
         return update
-    scaled = np.rint(update.vector.view(np.int32) * (1 + staleness) ** -0.5).astype(np.int32)
     totals = replace(update.totals, examples=0.0, correct=0.0, loss=0.0)
-    return Update(scaled.view(np.uint32), totals, update.nothing)
+    return Update(step.discounted(update.vector, staleness), totals, update.nothing)
 
 
 class Learner:
@@ -111,35 +107,22 @@ class Learner:
         else:
             rng = np.random.default_rng([self._seed, base.version, 0])
             measured = self.measure(model)
-        encoded = self._encoded(model, X, y, rng, base)
-        weight = min(len(y), self._task.weight_cap)
-        capped = len(y) > self._task.weight_cap
+        mine = step.contribution(
+            self._trainer, model, X, y, rng,
+            version=base.version, schema=self._task.arrays, plan=self._task.plan,
+        )  # fmt: skip
         self._report(
             "trained",
             version=base.version,
             examples=len(y),
             accuracy=measured.accuracy if measured.examples and measured.classified else None,
-            clipped=encoded.clipped,
-            capped=capped,
+            clipped=mine.clipped,
+            capped=mine.capped,
         )
         totals = Totals(
-            weight, measured.examples, measured.correct, measured.loss, encoded.clipped, int(capped)
+            mine.weight, measured.examples, measured.correct, measured.loss, mine.clipped, int(mine.capped)
         )
-        return Update(encoded.vector, totals)
-
-    def _encoded(
-        self,
-        model: Parameters,
-        X: NDArray[Any],  # noqa: N803
-        y: NDArray[Any],
-        rng: np.random.Generator,
-        base: Record,
-    ) -> Encoded:
-        """What training gave, as integers in the place of the floats: no more vectors than it takes."""
-        trained = trainer_at(self._trainer, base.version).train(model, X, y, rng)
-        delta = difference(trained, model, self._task.arrays)
-        del trained
-        return encode(delta, min(len(y), self._task.weight_cap), self._task.plan, into=delta.view(np.uint32))
+        return Update(mine.vector, totals)
 
     def measure(self, model: Parameters) -> Evaluation:
         """A model on this member's held-out examples; nothing if its figures cannot be (§6.1)."""

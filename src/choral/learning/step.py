@@ -30,6 +30,17 @@ def discount(staleness: int) -> float:
     return float((1 + staleness) ** -0.5)
 
 
+def discounted(vector: NDArray[np.uint32], staleness: int) -> NDArray[np.uint32]:
+    """An encoded update, uint32[d], that counts for less (§6.3): `vector` itself, or a new one.
+
+    Scaled by its member and not by the aggregator, which sees the sum only.
+    """
+    if not staleness:
+        return vector
+    scaled: NDArray[np.int32] = np.rint(vector.view(np.int32) * discount(staleness)).astype(np.int32)
+    return scaled.view(np.uint32)
+
+
 @dataclass(frozen=True, eq=False)
 class Contribution:
     """What a member adds to a sum, still in the clear.
@@ -49,13 +60,9 @@ class Contribution:
     def discounted(self, staleness: int) -> Contribution:
         """For a cohort that stands `staleness` versions after the model this started from (§6.3).
 
-        Scaled here and not by the aggregator, which sees the sum only. The weight stays: it is what the
-        sum is divided by.
+        The weight stays: it is what the sum is divided by.
         """
-        if not staleness:
-            return self
-        scaled = np.rint(self.vector.view(np.int32) * discount(staleness)).astype(np.int32)
-        return replace(self, vector=scaled.view(np.uint32))
+        return replace(self, vector=discounted(self.vector, staleness))
 
 
 def contribution(

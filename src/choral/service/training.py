@@ -19,6 +19,7 @@ from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.progress import Progress
 from choral.federation.records import Record
 from choral.learning import model_file, rules
+from choral.learning.step import next_model
 from choral.learning.trainer import Vector
 from choral.learning.update import Schema, flatten, schema_of
 from choral.protocol.aggregator import Total
@@ -179,8 +180,7 @@ class Training:
             words, survivors = tuple(int(word) for word in total.auxiliary), total.survivors
             mean = _mean(total.main, totals.weight, self._task.plan)
             del total
-            mean *= np.float32((1 + staleness) ** -0.5)
-            model, state = self._rule(self._model, mean, self._state)
+            model, state = next_model(self._rule, self._model, self._state, mean, staleness=staleness)
             del mean
             data, model = _packed(_arrays(model, self._task.arrays))
             digest = rules.state_digest(state)
