@@ -19,13 +19,13 @@ import numpy as np
 from quart import Quart, Response, request
 
 from choral import client
+from choral.binding.access import verify_access
 from choral.cli import main
 from choral.client.learner import Update
 from choral.client.member import Member
 from choral.client.over_http import OverHttp
 from choral.federation.records import Record
 from choral.protocol import wire
-from choral.protocol.access import verify_access
 from choral.protocol.aggregator import Total
 from choral.service import serve as service
 from choral.service.bodies import read_vector

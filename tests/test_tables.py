@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from choral import errors
+from choral.binding import access, problems
 from choral.federation.records import Record, Records
 from choral.federation.task import Model, Rule, Task
-from choral.protocol import access, messages, wire
-from choral.service import problems
+from choral.protocol import messages, wire
 from choral.service.metrics import Metrics
 from choral.service.settings import Settings
 from choral.vectors.totals import Totals
@@ -120,7 +120,7 @@ def slugs() -> dict[str, int]:
     found = {}
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.ChoralError):
-            status = next((code for base, code in problems._STATUS if issubclass(kind, base)), 500)
+            status = next((code for base, code in problems.STATUS if issubclass(kind, base)), 500)
             found[kind.slug] = status
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from socketless import Federation, Seat, now, run
 
+from choral.binding.access import Access
 from choral.client.company import MOST, Company
 from choral.client.exchange import Repeats, play
 from choral.client.journal import Journal
@@ -21,7 +22,6 @@ from choral.errors import WireError
 from choral.federation.enrolment import Participant
 from choral.learning import Softmax
 from choral.protocol import phases
-from choral.protocol.access import Access
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Advertise
 from choral.vectors.totals import Totals

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from choral.binding.access import Access
 from choral.client.journal import Journal
 from choral.client.member import Member
 from choral.client.transport import Transport
@@ -21,7 +22,6 @@ from choral.founding.folders import provision
 from choral.learning import Evaluation, model_file
 from choral.learning.update import schema_of
 from choral.protocol import phases
-from choral.protocol.access import Access
 from choral.protocol.aggregator import AggregatorRound
 from house import examples, make_task
 

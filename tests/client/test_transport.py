@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from choral.client.model_log import largest_answer
+from choral.binding.access import Access, verify_access
+from choral.binding.sizes import largest_answer
 from choral.client.transport import Transport
 from choral.errors import (
     AggregatorUnavailable,
@@ -23,7 +24,6 @@ from choral.errors import (
 )
 from choral.primitives.entropy import seeded
 from choral.primitives.identity import Identity
-from choral.protocol.access import Access, verify_access
 from house import Proxy, house, until
 
 ME = Identity.generate(seeded(b"me"))

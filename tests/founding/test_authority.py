@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from choral.binding import certificates
 from choral.errors import ParameterError
-from choral.federation import certificates
 from choral.founding import authority as made
 from choral.founding.authority import new_authority, new_server, own_tls, private_tls
 

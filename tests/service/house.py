@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from choral.binding.access import Access, header
+from choral.binding.sizes import largest_answer
 from choral.client.journal import Journal
 from choral.client.member import Member
-from choral.client.model_log import largest_answer
 from choral.client.over_http import OverHttp
 from choral.client.transport import Transport
 from choral.data.examples import Examples
@@ -33,7 +34,6 @@ from choral.founding.folders import provision
 from choral.learning import Softmax, model_file
 from choral.learning.update import schema_of
 from choral.protocol import phases, wire
-from choral.protocol.access import Access, header
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Endorsements, Inbox, MaskedVector, Roster, Survivors
 from choral.service import line

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from choral.binding.access import Access, header
 from choral.errors import (
     IdentityError,
     OutOfPhase,
@@ -28,7 +29,6 @@ from choral.errors import (
 from choral.learning import model_file
 from choral.primitives.identity import Identity
 from choral.protocol import wire
-from choral.protocol.access import Access, header
 from choral.protocol.messages import Advertise, Inbox, MaskedVector, Shares
 from choral.protocol.transcript import sign
 from house import House, Player, answer, house, make_folder, problem, raw, until

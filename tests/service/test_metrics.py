@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from choral.binding.certificates import CERTIFICATE, KEY
 from choral.errors import ChoralError, ParameterError, RoundAborted, ShuttingDown, Superseded
-from choral.federation.certificates import CERTIFICATE, KEY
 from choral.founding.authority import private_tls
 from choral.primitives.identity import Identity
 from choral.service.app import create_app

@@ -24,6 +24,7 @@ except importlib.metadata.PackageNotFoundError:
     pytest.skip('needs pip install "choral[pysyft]": 269 MB, in locks/pysyft.lock', allow_module_level=True)
 
 import drive
+from choral.binding.access import Access, header
 from choral.client import syft as client
 from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ChoralError, UnknownRound
@@ -31,7 +32,6 @@ from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.folders import ANSWER, REQUEST, Account, Answer, File, Folders, Request, name_of
 from choral.federation.records import verify
 from choral.protocol import wire
-from choral.protocol.access import Access, header
 from choral.service.store import Store
 from choral.service.syft import Desk
 

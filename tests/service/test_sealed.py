@@ -7,13 +7,13 @@ import asyncio
 import numpy as np
 import pytest
 
+from choral.binding.sizes import largest_message
 from choral.errors import ChoralError, PeerError
 from choral.learning import model_file
 from choral.primitives.envelope import OVERHEAD_BYTES
 from choral.protocol import wire
 from choral.protocol.messages import Dealt, Inbox, Shares
 from choral.protocol.sealing import HEADER_BYTES
-from choral.service.app import largest_message
 from house import House, house, until
 
 pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from choral.binding import certificates
+from choral.binding.access import Access
 from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ParameterError, TlsError
-from choral.federation import certificates
 from choral.founding.authority import Pem, new_authority, new_server
 from choral.primitives.identity import Identity
-from choral.protocol.access import Access
 from choral.service.certificate import ServerCertificate
 
 NAMES = ["localhost", "127.0.0.1"]

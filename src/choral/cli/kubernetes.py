@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from choral.binding import certificates
 from choral.cli.values import COMMA_LIST
 from choral.errors import ParameterError
-from choral.federation import certificates
-from choral.federation.enrolment import AGGREGATOR, INITIAL, SYFT_KEYS, Participant
+from choral.federation.enrolment import AGGREGATOR, CA, INITIAL, SYFT_KEYS, Participant
 
 _LARGEST = 1 << 20  # bytes in one Secret, by Kubernetes
-_PARTICIPANT = ("identity.pem", SYFT_KEYS, "federation.toml", "task.toml", certificates.CA, INITIAL)
+_PARTICIPANT = ("identity.pem", SYFT_KEYS, "federation.toml", "task.toml", CA, INITIAL)
 
 
 @click.group()

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from choral.binding import certificates
 from choral.cli.floors import MINIMUM, TOLERATED
 from choral.cli.recipe import for_task, recipe
 from choral.cli.terminal import say, steps
 from choral.cli.tls import tls_of
 from choral.cli.values import COMMA_LIST, FILE, FOLDER, URL, Number
 from choral.errors import ParameterError
-from choral.federation import certificates
 from choral.founding import found
 from choral.founding.folders import AUTHORITY
 from choral.vectors.fixed_point import LARGEST_COHORT

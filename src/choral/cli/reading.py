@@ -14,17 +14,17 @@ from typing import Any
 import httpx
 from rich.errors import MarkupError
 
-from choral.client.model_log import largest_answer
+from choral.binding import certificates
+from choral.binding.access import Access
+from choral.binding.sizes import largest_answer
 from choral.client.transport import Transport
 from choral.errors import ParameterError, RecordError, WireError
-from choral.federation import certificates
 from choral.federation.address import address, why
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.progress import progress_of
 from choral.federation.records import Record, Records, verify
 from choral.learning import model_file
 from choral.protocol import wire
-from choral.protocol.access import Access
 from choral.service.store import Store
 
 

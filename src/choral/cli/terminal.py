@@ -27,6 +27,7 @@ from rich.progress import (
 )
 from rich.segment import Segment
 
+from choral.binding.text import printable
 from choral.errors import ChoralError
 from choral.service.logs import bounded
 
@@ -42,12 +43,7 @@ class Harmless(Console):
             if segment.control or segment.text.replace("\n", "").isprintable():
                 yield segment
             else:
-                yield Segment("\n".join(map(harmless, segment.text.split("\n"))), segment.style)
-
-
-def harmless(text: str) -> str:
-    """`text` with a question mark for whatever a terminal would obey or cannot show."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+                yield Segment("\n".join(map(printable, segment.text.split("\n"))), segment.style)
 
 
 # in a pipe or a file there is no edge to wrap at
@@ -63,12 +59,12 @@ def say(template: str, *values: Any, to: Console | None = None) -> None:
 
 def complain(error: ChoralError) -> None:
     """An error as a sentence, the culprits, a hint."""
-    click.secho(f"error: {harmless(error.reason)}", fg="red", err=True)
+    click.secho(f"error: {printable(error.reason)}", fg="red", err=True)
     for name in ("culprits", "missing"):
         if names := getattr(error, name, ()):
-            click.echo(f"  {name}: {harmless(', '.join(names))}", err=True)
+            click.echo(f"  {name}: {printable(', '.join(names))}", err=True)
     if error.hint:
-        click.echo(f"  hint: {harmless(error.hint)}", err=True)
+        click.echo(f"  hint: {printable(error.hint)}", err=True)
 
 
 def leave(error: ChoralError) -> NoReturn:

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from choral.binding import certificates
 from choral.cli.terminal import say
 from choral.cli.values import COMMA_LIST, FOLDER
 from choral.errors import ParameterError
-from choral.federation import certificates
 from choral.federation.address import address
 from choral.federation.enrolment import AGGREGATOR
 from choral.founding import authority

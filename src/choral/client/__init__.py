@@ -14,9 +14,10 @@ from pathlib import Path
 
 import httpx
 
+from choral.binding.access import Access
+from choral.binding.sizes import largest_answer
 from choral.client.journal import Journal
 from choral.client.member import Member
-from choral.client.model_log import largest_answer
 from choral.client.over_http import OverHttp
 from choral.client.process import beat, stop_on_sigterm
 from choral.client.report import Report, harmless
@@ -30,7 +31,6 @@ from choral.learning.personal import FILE as PERSONAL
 from choral.learning.personal import Personal
 from choral.learning.softmax import built_in
 from choral.learning.trainer import Trainer
-from choral.protocol.access import Access
 
 __all__ = ["Member", "participate", "take_part"]
 

@@ -13,21 +13,12 @@ from choral.client.report import Report
 from choral.errors import RecordError
 from choral.federation.enrolment import Participant
 from choral.federation.progress import Progress
-from choral.federation.records import PAGE, Record, Records, follow
-from choral.federation.task import Task
+from choral.federation.records import Record, Records, follow
 from choral.learning import model_file
 from choral.learning.trainer import Parameters
 
 _PAUSE = 1.0
 _REMEMBERED = 256  # versions whose digest is compared with what a round was told
-
-
-def largest_answer(task: Task) -> int:
-    """Bytes that no honest answer for this task exceeds: a model, a page of records, a cohort's messages."""
-    model = 4 * task.dimension + 4096 + sum(512 + 6 * len(name) for name in task.model.arrays)
-    records = PAGE * (1024 + 72 * task.largest_cohort)
-    messages = (1 << 16) + (1 << 13) * task.largest_cohort
-    return max(model, records, messages)
 
 
 class _Stretch(NamedTuple):

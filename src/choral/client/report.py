@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from choral.binding import text as binding
+
 Report = Callable[..., None]
 """Told what happens, as `report(event, **details)`."""
 
-_LONGEST = 500  # letters of one text
 _MOST = 256  # entries of one list: a cohort has no more members
 
 
 def printable(text: object) -> str:
-    """What somebody else wrote, without what moves a cursor, and not for ever.
-
-    >>> printable("red: \\x1b[31m")
-    'red: ?[31m'
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:_LONGEST])
+    """What somebody else wrote, without what moves a cursor, and not for ever."""
+    return binding.printable(str(text)[: binding.TEXT])
 
 
 def harmless(report: Report) -> Report:

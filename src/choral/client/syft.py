@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from choral.client.model_log import largest_answer
+from choral.binding.sizes import largest_answer
 from choral.errors import ChoralError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.folders import (

@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from choral.binding import certificates
+from choral.binding.access import Access, header
 from choral.client import proxies
 from choral.client.clocks import Clocks
 from choral.client.refusals import TooLarge, Unexplained, refusal
 from choral.client.report import Report, harmless, printable
 from choral.errors import AggregatorUnavailable, ChoralError, ClockError, ParameterError, TlsError, WireError
-from choral.federation import certificates
 from choral.federation.address import address, why
 from choral.primitives.identity import Identity
-from choral.protocol.access import Access, header
 
 __all__ = ["Report", "Transport"]
 

@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from choral.errors import IdentityError, ParameterError
-from choral.federation import certificates, key_file
+from choral.federation import key_file
 from choral.federation.address import address
 from choral.federation.files import NAME, checked, read_toml, write_whole
 from choral.federation.task import EDITED, Hex32, Task
@@ -28,6 +28,7 @@ MemberName = Annotated[str, Field(pattern=NAME)]
 Bundle = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{2 * BUNDLE_BYTES}}}$")]
 AGGREGATOR = "aggregator"
 SYFT_KEYS = "syft.json"
+CA = "ca.pem"
 INITIAL = "initial.safetensors"  # the first model, in the aggregator's folder
 
 
@@ -163,7 +164,7 @@ class Participant:
     @property
     def authority(self) -> Path | None:
         """The one authority that the aggregator's certificate must come from; None: those of the machine."""
-        file = self.folder / certificates.CA
+        file = self.folder / CA
         return file if file.exists() else None
 
     @cached_property

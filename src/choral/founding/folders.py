@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from choral.binding import certificates
 from choral.errors import ParameterError
-from choral.federation import certificates, key_file
-from choral.federation.enrolment import AGGREGATOR, INITIAL, SYFT_KEYS, Federation
+from choral.federation import key_file
+from choral.federation.enrolment import AGGREGATOR, CA, INITIAL, SYFT_KEYS, Federation
 from choral.federation.files import checked
 from choral.federation.task import Task
 from choral.founding.authority import Pem, Tls
@@ -135,9 +136,9 @@ def _place(root: Path, tls: Tls, names: Iterable[str]) -> None:
     if tls.authority is None:  # one that every machine trusts anyway
         return
     for name in names:
-        (root / name / certificates.CA).write_bytes(tls.authority)
+        (root / name / CA).write_bytes(tls.authority)
     if tls.authority_key is not None:
         folder = root / AUTHORITY
         folder.mkdir(mode=0o700)
-        Pem(tls.authority, tls.authority_key).save(folder, certificates.CA, certificates.CA_KEY)
+        Pem(tls.authority, tls.authority_key).save(folder, CA, certificates.CA_KEY)
         (folder / "README").write_text(_NOTE)

@@ -15,10 +15,11 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from choral import __version__
-from choral.client.model_log import largest_answer
+from choral.binding import certificates
+from choral.binding.access import Access
+from choral.binding.sizes import largest_answer
 from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
-from choral.federation import certificates
 from choral.federation.address import Address, address, why
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.records import Record, Records, verify
@@ -27,7 +28,6 @@ from choral.inspection.finding import Finding, Findings
 from choral.inspection.proxies import on_the_way
 from choral.learning import model_file
 from choral.protocol import wire
-from choral.protocol.access import Access
 
 CLOCK_WARN, CLOCK_FAIL = 5.0, 300.0  # seconds; the second is the aggregator's default
 _PRECISION = 2.5  # a Date header holds full seconds, and may be a second old

@@ -15,11 +15,12 @@ import structlog
 from quart import Quart, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from choral.binding.access import Access, verify_access
+from choral.binding.sizes import largest_message
 from choral.errors import ChoralError, IdentityError, PeerError, UnknownRound, WireError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.records import PAGE, Records
 from choral.protocol import wire
-from choral.protocol.access import Access, verify_access
 from choral.protocol.messages import Advertise, Complaint, Consistency, Reveal, Shares
 from choral.service.bodies import read_body, read_vector, well_formed
 from choral.service.certificate import ServerCertificate
@@ -36,7 +37,6 @@ from choral.service.turns import Lending, Uploads, Visits
 
 T = TypeVar("T")
 CBOR = "application/cbor"
-MESSAGE_LIMIT = 1 << 20
 _AT_ONCE = 1 << 12  # bytes of a message that are decoded in the event loop
 log = structlog.get_logger("choral.app")
 
@@ -262,11 +262,6 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         return problem(Refused(500, "internal", f"the aggregator failed: {type(error).__name__}"))
 
     return app
-
-
-def largest_message(members: int) -> int:
-    """Most bytes of a message other than a vector: a cohort's envelopes take 4.4 kB each (§7.3)."""
-    return max(MESSAGE_LIMIT, (1 << 16) + (1 << 13) * members)
 
 
 async def _decode(kind: type[T], data: bytes) -> T:

@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
+from choral.binding import certificates
 from choral.errors import ParameterError
-from choral.federation import certificates
 
 _LOOK = 5.0  # seconds between two looks at the files
 _REMIND = 86400.0  # seconds between two warnings of a near expiry

@@ -6,19 +6,10 @@ from collections.abc import Mapping, MutableMapping
 from itertools import islice
 from typing import Any
 
-TEXT = 500  # characters of one text
+from choral.binding.text import cut, printable
+
 ITEMS = 32  # of one list
 _TRACEBACK = 16_000
-
-
-def cut(text: str, most: int = TEXT) -> str:
-    """At most so many characters, the last of them a sign that there were more."""
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Nothing that moves a cursor."""
-    return "".join(letter if letter.isprintable() or letter in keep else "?" for letter in text)
 
 
 def bounded(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

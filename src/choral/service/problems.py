@@ -1,36 +1,12 @@
-"""Errors as `application/problem+json` (RFC 9457): a stable type, a reason, a hint (§7)."""
+"""Refusals as answers: `binding.problems` over HTTP (§7.5)."""
 
 from __future__ import annotations
 
 from quart import Response, jsonify
 
-from choral.errors import (
-    ChoralError,
-    IdentityError,
-    NoRoom,
-    OutOfPhase,
-    PeerError,
-    RecordError,
-    RoundAborted,
-    ShuttingDown,
-    Superseded,
-    UnknownRound,
-    WireError,
-)
-from choral.service.logs import ITEMS, TEXT, cut
-
-_STATUS: list[tuple[type[ChoralError], int]] = [
-    (WireError, 400),
-    (IdentityError, 401),
-    (UnknownRound, 404),
-    (OutOfPhase, 409),
-    (PeerError, 409),
-    (RoundAborted, 409),
-    (Superseded, 409),
-    (RecordError, 404),
-    (ShuttingDown, 503),
-    (NoRoom, 503),
-]
+from choral.binding.problems import problem as fields_of
+from choral.binding.problems import status_of
+from choral.errors import ChoralError
 
 
 class Refused(ChoralError):
@@ -46,25 +22,13 @@ class Refused(ChoralError):
 
 
 def problem(error: ChoralError) -> Response:
-    """RFC 9457. However long an error is, its answer is one that everybody can read: see `logs`."""
-    status, close = next((code for kind, code in _STATUS if isinstance(error, kind)), 500), False
-    if isinstance(error, Refused):
-        status, close = error.status, error.close
-    names = {key: [cut(name, 64) for name in getattr(error, key, ())] for key in ("culprits", "missing")}
-    more = [f"… and {len(found) - ITEMS} more {key}" for key, found in names.items() if len(found) > ITEMS]
-    details = {
-        "type": f"urn:choral:problem:{error.slug}",
-        "title": error.slug.replace("-", " "),
-        "status": status,
-        "detail": cut(" ".join([cut(error.reason, TEXT - 64), *more])) if more else cut(error.reason),
-        "hint": cut(error.hint or ""),
-        "rule": error.rule,
-        **{key: found[:ITEMS] for key, found in names.items()},
-    }
-    response = jsonify({key: value for key, value in details.items() if value})
+    """The answer that refuses a request."""
+    refused = error if isinstance(error, Refused) else None
+    status = refused.status if refused else status_of(error)
+    response = jsonify(fields_of(error, status))
     response.status_code = status
     response.content_type = "application/problem+json"
-    if close:
+    if refused and refused.close:
         response.headers["Connection"] = "close"
     if status == 503:
         response.headers["Retry-After"] = "1"

@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from choral.binding import certificates
 from choral.errors import ParameterError
-from choral.federation import certificates
 from choral.federation.address import address
 from choral.federation.files import faults, read_toml
 

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import structlog
 from quart import Quart
 
+from choral.binding.sizes import largest_message
 from choral.errors import ChoralError
 from choral.federation.enrolment import Participant
 from choral.federation.folders import (
@@ -35,7 +36,7 @@ from choral.federation.folders import (
     name_of,
 )
 from choral.protocol import wire
-from choral.service.app import create_app, largest_message
+from choral.service.app import create_app
 from choral.service.rounds import Rounds
 from choral.service.serve import take_up
 from choral.service.settings import Settings

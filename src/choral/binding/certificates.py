@@ -15,7 +15,7 @@ from cryptography import x509
 
 from choral.errors import ParameterError, TlsError
 
-CA, CA_KEY = "ca.pem", "ca.key"
+CA_KEY = "ca.key"
 CERTIFICATE, KEY = "server.pem", "server.key"
 ANOTHER = "take another certificate, or let `choral init --tls` make one"
 WARN_DAYS = 30  # an expiry nearer than this is worth a warning
