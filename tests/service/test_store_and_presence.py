@@ -43,7 +43,7 @@ def test_one_aggregator_a_store_and_the_lock_goes_with_it(tmp_path):
     first = Store(tmp_path)
     with pytest.raises(ParameterError, match="another aggregator") as error:
         Store(tmp_path)
-    assert "--state" in error.value.hint
+    assert "stop that one first" in error.value.hint
     reader = Store(tmp_path, read_only=True)
     assert reader.head() is None
     reader.close()
