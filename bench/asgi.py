@@ -18,8 +18,8 @@ import httpx
 import psutil
 from quart import Quart, Response, request
 
-from choral.service import line
-from choral.service.listener import Listener
+from choral.service.http import line
+from choral.service.http.listener import Listener
 from figures import Figure, table
 
 UPLOAD = 40_000_000
@@ -135,7 +135,7 @@ async def _latency(http: httpx.AsyncClient) -> float:
 
 
 async def serve(port: int) -> None:
-    """The app as the aggregator serves: uvicorn with the limits of `choral.service.line`."""
+    """The app as the aggregator serves: uvicorn with the limits of `choral.service.http.line`."""
     listener = Listener("127.0.0.1", port, most=1024, per_address=1024)
     await line.server(app).serve(sockets=[listener])
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from choral.data import save_shard
 from choral.federation.enrolment import Participant
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 from figures import Figure
 
 HERE = Path(__file__).parent

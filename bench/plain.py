@@ -28,8 +28,8 @@ from choral.federation.records import Record
 from choral.protocol import wire
 from choral.protocol.aggregator import Total
 from choral.service import serve as service
-from choral.service.bodies import read_vector
-from choral.service.live import RoundRow
+from choral.service.http.bodies import read_vector
+from choral.service.rounds.live import RoundRow
 
 _create_app = service.create_app
 

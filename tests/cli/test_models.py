@@ -13,7 +13,7 @@ from choral.data import load_shard, save_shard
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.learning import MLP, model_file
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 
 

@@ -17,8 +17,8 @@ from choral.primitives.identity import Identity
 from choral.protocol import phases, wire
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Endorsements, Inbox, MaskedVector, Roster, Survivors
-from choral.service.rounds import Rounds
-from choral.service.store import Store
+from choral.service.rounds.requests import Rounds
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 from choral.vectors.fixed_point import encode
 from choral.vectors.totals import Totals
@@ -132,7 +132,7 @@ class Direct:
 
 async def asking(ask: Callable[[], Any]) -> bytes:
     """As a member asks: again, for as long as it is told to wait."""
-    from choral.service.live import StillWaiting  # noqa: PLC0415
+    from choral.service.rounds.live import StillWaiting  # noqa: PLC0415
 
     while True:
         with contextlib.suppress(StillWaiting):

@@ -36,12 +36,12 @@ from choral.learning.update import schema_of
 from choral.protocol import phases, wire
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import Endorsements, Inbox, MaskedVector, Roster, Survivors
-from choral.service import line
-from choral.service.app import create_app
-from choral.service.rounds import Rounds
+from choral.service.http import line
+from choral.service.http.app import create_app
+from choral.service.rounds.requests import Rounds
 from choral.service.serve import listen
 from choral.service.settings import Settings
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 from choral.vectors.fixed_point import encode
 from choral.vectors.totals import Totals

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from choral.service.apart import keep_apart
+from choral.service.rounds.apart import keep_apart
 
 NAMES = tuple("abcdefgh")
 

@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 import pytest
 
-from choral.service import page, view
-from choral.service.store import RoundRow
+from choral.service.page import page, view
+from choral.service.state.sqlite import RoundRow
 from choral.vectors.histogram import close_up, histogram
 from house import House, house, until
 
@@ -280,7 +280,7 @@ async def test_pages_are_told_at_most_a_few_times_a_second(home):
 
 
 async def test_no_more_pages_than_there_is_room_for(home, monkeypatch):
-    monkeypatch.setattr("choral.service.feed.PAGES", 2)
+    monkeypatch.setattr("choral.service.page.feed.PAGES", 2)
     async with open_page(home, 2):
         found = await ask(home, "/v1/events")
         assert (found.status_code, found.json()["type"]) == (503, "urn:choral:problem:too-many-pages")

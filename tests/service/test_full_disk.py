@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from choral.errors import AggregatorUnavailable, NoRoom
-from choral.service import room, store
+from choral.service.rounds import room
+from choral.service.state import sqlite as store
 from direct import Direct, settled
 from house import house, until
 

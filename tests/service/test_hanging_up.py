@@ -10,9 +10,9 @@ import pytest
 from choral.client.journal import Journal
 from choral.client.model_log import ModelLog
 from choral.federation.enrolment import Participant
-from choral.service.live import or_timeout
-from choral.service.rounds import Rounds
-from choral.service.store import Store
+from choral.service.rounds.live import or_timeout
+from choral.service.rounds.requests import Rounds
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 from house import House, make_folder
 

@@ -12,7 +12,7 @@ from choral.errors import OutOfPhase, WireError
 from choral.federation.records import Record
 from choral.protocol.messages import Complaint
 from choral.protocol.transcript import sign
-from choral.service.store import LONGEST, RoundRow, Store
+from choral.service.state.sqlite import LONGEST, RoundRow, Store
 from direct import Direct, settled
 from house import house, until
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from choral.cli import cli
 from choral.errors import KeptOut, ParameterError, RoundAborted
 from choral.protocol.aggregator import AggregatorRound, Phase
-from choral.service import store as stores
-from choral.service.presence import Presence
-from choral.service.store import FILE, Kept, RoundRow, Store
+from choral.service.rounds.presence import Presence
+from choral.service.state import sqlite as stores
+from choral.service.state.sqlite import FILE, Kept, RoundRow, Store
 from direct import Direct
 from house import house, make_folder, until
 

@@ -13,10 +13,10 @@ import tracemalloc
 import pytest
 
 from choral.founding.authority import new_authority, new_server
-from choral.service import line
-from choral.service.certificate import ServerCertificate
-from choral.service.line import Limits
-from choral.service.listener import KEPT_FILES, Listener, network, raise_file_limit, room_for
+from choral.service.http import line
+from choral.service.http.certificate import ServerCertificate
+from choral.service.http.line import Limits
+from choral.service.http.listener import KEPT_FILES, Listener, network, raise_file_limit, room_for
 from house import answer, house, problem, raw, until
 
 ALIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"

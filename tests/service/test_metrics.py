@@ -19,8 +19,8 @@ from choral.binding.certificates import CERTIFICATE, KEY
 from choral.errors import ChoralError, ParameterError, RoundAborted, ShuttingDown, Superseded
 from choral.founding.authority import private_tls
 from choral.primitives.identity import Identity
-from choral.service.app import create_app
-from choral.service.certificate import ServerCertificate
+from choral.service.http.app import create_app
+from choral.service.http.certificate import ServerCertificate
 from choral.service.metrics import reason_class
 from choral.service.serve import _figures
 from choral.service.settings import load
@@ -204,8 +204,8 @@ async def test_ready_says_what_is_wrong(home, monkeypatch):
 
 
 async def test_a_full_disk_and_a_store_that_cannot_be_written_are_not_ready(home, monkeypatch):
-    monkeypatch.setattr("choral.service.probes._FRESH", -1.0)
-    monkeypatch.setattr("choral.service.store._LEAST_FREE", 1 << 62)
+    monkeypatch.setattr("choral.service.http.probes._FRESH", -1.0)
+    monkeypatch.setattr("choral.service.state.sqlite._LEAST_FREE", 1 << 62)
     found = await ask(home, "/readyz")
     assert found.status_code == 503
     assert "nothing can be saved: less than" in found.json()["reasons"][0]
@@ -214,14 +214,14 @@ async def test_a_full_disk_and_a_store_that_cannot_be_written_are_not_ready(home
     def locked() -> None:
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr("choral.service.probes._FRESH", -1.0)
+    monkeypatch.setattr("choral.service.http.probes._FRESH", -1.0)
     monkeypatch.setattr(home.store, "writable", locked)
     assert (await ask(home, "/readyz")).json()["reasons"] == ["nothing can be saved: database is locked"]
 
 
 async def test_a_key_of_another_federation_is_not_ready(home, monkeypatch):
     other = Identity.generate(os.urandom)
-    monkeypatch.setattr("choral.service.probes._FRESH", -1.0)
+    monkeypatch.setattr("choral.service.http.probes._FRESH", -1.0)
     object.__setattr__(home.aggregator, "identity", other)
     assert "not the federation's" in (await ask(home, "/readyz")).json()["reasons"][0]
 

@@ -32,7 +32,7 @@ from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.folders import ANSWER, REQUEST, Account, Answer, File, Folders, Request, name_of
 from choral.federation.records import verify
 from choral.protocol import wire
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 from choral.service.syft import Desk
 
 BOSS = "aggregator@example.org"

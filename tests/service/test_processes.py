@@ -21,7 +21,7 @@ import pytest
 from choral.data import save_shard
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record, verify
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 from house import Player, examples, free_port, make_folder, run_member
 
 pytestmark = pytest.mark.e2e
@@ -31,7 +31,7 @@ QUICK = {"JOIN_SECONDS": "5", "PHASE_SECONDS": "8", "GONE_SECONDS": "0.5"}
 AROUND_COMMIT = """
 import os, signal, sys
 from choral.cli import main
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 append, when = Store.append, sys.argv.pop(1)
 def dying(self, record, blobs, finished=None):
     if finished and when == "before": os.kill(os.getpid(), signal.SIGKILL)
@@ -339,7 +339,7 @@ from dataclasses import replace
 from pathlib import Path
 from choral.federation.enrolment import Participant
 from choral.protocol.transcript import sign
-from choral.service.store import RoundRow, Store
+from choral.service.state.sqlite import RoundRow, Store
 from choral.service.training import Training
 me = Participant.load(Path(sys.argv[1]))
 store = Store(Path(sys.argv[2]))
@@ -394,7 +394,7 @@ def test_a_federation_of_two_warns_each_member(tmp_path):
 
 def test_an_aggregator_listens_without_delaying_small_answers():
     """Nagle's algorithm costs 40 ms a message; asyncio turns it off only where the protocol is named."""
-    from choral.service.listener import Listener  # noqa: PLC0415
+    from choral.service.http.listener import Listener  # noqa: PLC0415
 
     with Listener("127.0.0.1", 0, most=1, per_address=1) as listener:
         assert listener.proto == socket.IPPROTO_TCP

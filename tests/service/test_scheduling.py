@@ -274,7 +274,7 @@ async def test_a_restarted_member_trains_from_the_newest_model_and_not_from_what
 
 
 async def test_a_hundred_and_more_versions_are_caught_up_with_page_by_page(tmp_path, monkeypatch):
-    from choral.service import app  # noqa: PLC0415
+    from choral.service.http import app  # noqa: PLC0415
 
     monkeypatch.setattr(app, "PAGE", 2)
     async with house(tmp_path, 3, rounds=8) as home:

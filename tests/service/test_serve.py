@@ -17,10 +17,10 @@ import pytest
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
 from choral.protocol.aggregator import Phase
-from choral.service.guard import host_of
+from choral.service.http.guard import host_of
 from choral.service.serve import serve
 from choral.service.settings import Settings
-from choral.service.store import FILE, Store
+from choral.service.state.sqlite import FILE, Store
 from choral.service.training import Training
 from house import house, make_folder, problem, raw, until
 

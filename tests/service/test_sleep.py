@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from choral.service.presence import Presence
+from choral.service.rounds.presence import Presence
 from direct import Direct, settled
 from house import until
 

@@ -18,9 +18,9 @@ from choral.learning import model_file
 from choral.learning.update import flatten
 from choral.protocol.aggregator import Total
 from choral.service import settings
-from choral.service import store as stores
-from choral.service.presence import Presence
-from choral.service.store import FILE, RoundRow, Store
+from choral.service.rounds.presence import Presence
+from choral.service.state import sqlite as stores
+from choral.service.state.sqlite import FILE, RoundRow, Store
 from choral.service.training import Training
 from choral.vectors.fixed_point import encode
 from choral.vectors.totals import Totals
@@ -72,7 +72,7 @@ def test_what_the_aggregator_keeps_is_its_owners_only(tmp_path):
 
 
 def test_a_process_that_was_killed_leaves_no_lock(tmp_path):
-    code = "import sys, time, pathlib; from choral.service.store import Store;"
+    code = "import sys, time, pathlib; from choral.service.state.sqlite import Store;"
     code += "s = Store(pathlib.Path(sys.argv[1])); print('open', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"open\n"

@@ -20,7 +20,7 @@ from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ParameterError, TlsError
 from choral.founding.authority import Pem, new_authority, new_server
 from choral.primitives.identity import Identity
-from choral.service.certificate import ServerCertificate
+from choral.service.http.certificate import ServerCertificate
 
 NAMES = ["localhost", "127.0.0.1"]
 

@@ -14,12 +14,12 @@ from quart import Quart, Response, request
 
 from choral.learning import model_file
 from choral.protocol.sealing import AesGcm
-from choral.service import line
-from choral.service.bodies import read_vector
-from choral.service.exchange import Asked, Exchange
-from choral.service.line import Limits
-from choral.service.listener import Listener
-from choral.service.turns import OPEN_REQUESTS, UPLOAD_BYTES, Lending, Uploads, Visits
+from choral.service.http import line
+from choral.service.http.bodies import read_vector
+from choral.service.http.exchange import Asked, Exchange
+from choral.service.http.line import Limits
+from choral.service.http.listener import Listener
+from choral.service.http.turns import OPEN_REQUESTS, UPLOAD_BYTES, Lending, Uploads, Visits
 from house import answer, house, problem, raw, until
 
 MIB = 1 << 20

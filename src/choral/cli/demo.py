@@ -16,7 +16,7 @@ import click
 import httpx
 
 from choral.cli.data import examples_of, write_shards
-from choral.cli.demo_report import PHASES, Story, baselines, sums_are_exact, tell
+from choral.cli.demo_report import Story, baselines, sums_are_exact, tell
 from choral.cli.recipe import for_task, recipe, trainer_of
 from choral.cli.stage import Stage
 from choral.cli.terminal import console, errors, percent, size
@@ -25,7 +25,8 @@ from choral.errors import ChoralError, ParameterError
 from choral.federation.enrolment import Participant
 from choral.founding import found
 from choral.learning import model_file
-from choral.service.store import Store
+from choral.protocol.rounds import LABELS
+from choral.service.state.sqlite import Store
 
 HOLDOUT = 0.1  # of a member's images, which are few
 _STUCK_SECONDS = 60.0
@@ -314,7 +315,7 @@ def _new_versions(story: Story, http: httpx.Client, store: Store) -> None:
             for name in story.names
         )
         lost = "".join(f", {name} dropped in {phase}" for name, phase in details["dropped"].items())
-        took = sum(details["seconds"].get(name, 0.0) for name in (*PHASES[1:], "sum"))
+        took = sum(details["seconds"].get(name, 0.0) for name in (*LABELS[1:], "sum"))
         sent = size(details["bytes_in"])
         console.print(
             f"round {record.version:>3}  {marks}  {len(details['survivors'])} in the sum"

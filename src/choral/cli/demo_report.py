@@ -16,8 +16,7 @@ from choral.cli.terminal import console, percent, size
 from choral.data import load_shard
 from choral.learning.baselines import train_alone
 from choral.learning.trainer import Trainer
-
-PHASES = ("advertise", "share", "mask", "consistency", "unmask")
+from choral.protocol.rounds import LABELS
 
 
 @dataclass
@@ -103,7 +102,7 @@ def tell(
     console.print(f"sums against the survivors' own updates, {exact['rounds']} rounds: {verdict}")
     console.rule("what secrecy cost")
     secure = statistics.median(
-        sum(row["details"]["seconds"].get(name, 0.0) for name in (*PHASES[1:], "sum")) for row in story.rounds
+        sum(row["details"]["seconds"].get(name, 0.0) for name in (*LABELS[1:], "sum")) for row in story.rounds
     )
     plain = statistics.median(exact["plain_seconds"])
     d = len(example["sum"])

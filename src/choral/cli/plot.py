@@ -14,8 +14,8 @@ from choral.cli.terminal import say, working
 from choral.errors import ParameterError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.progress import measured, progress_of
-from choral.service import view
-from choral.service.store import RoundRow, Store
+from choral.service.page import view
+from choral.service.state.sqlite import RoundRow, Store
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ROUNDS = 2000  # the newest, that a report shows

@@ -25,7 +25,7 @@ from choral.federation.progress import progress_of
 from choral.federation.records import Record, Records, verify
 from choral.learning import model_file
 from choral.protocol import wire
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 
 
 class Log:

@@ -10,7 +10,7 @@ import click
 from choral.cli.terminal import console
 from choral.errors import ParameterError
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 

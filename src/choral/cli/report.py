@@ -12,7 +12,7 @@ from typing import Any
 from choral.cli.drawing import bars, curve, stacks
 from choral.cli.terminal import percent, size
 from choral.cli.watch import CELLS
-from choral.service.page import FILES
+from choral.service.page.page import FILES
 
 PHASES = (
     ("advertise", "advertise (joining)"), ("share", "share"), ("mask", "mask"), ("consistency", "sign"),

@@ -19,6 +19,7 @@ from choral.cli.reading import snapshot_of, understood
 from choral.cli.terminal import console, percent, size
 from choral.cli.values import Number
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
+from choral.protocol.rounds import LABELS
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 STATIONS = ("train", "advertise", "share", "mask", "reveal")
@@ -32,7 +33,7 @@ CELLS = {
     "x": ("✕", "bold magenta", "missing, round aborted"),
 }
 _SIGNS = {"in": ("✓", "green"), "awaited": ("…", "yellow"), "gone": ("✕", "red")}
-_PHASES = ("advertise", "share", "mask", "consistency", "unmask", "sum")
+_PHASES = (*LABELS, "sum")
 _BARS = "▁▂▃▄▅▆▇█"
 _ROWS = 24  # members by name
 

@@ -19,7 +19,7 @@ from choral.federation.enrolment import AGGREGATOR, Federation, Participant
 from choral.federation.task import Task
 from choral.inspection.finding import Finding, Findings
 from choral.inspection.reachability import asked, reach
-from choral.service.store import FILE as STORE
+from choral.service.state.sqlite import FILE as STORE
 
 _WHOLE = "get the whole folder anew from whoever ran `choral init`"
 _LOST = (

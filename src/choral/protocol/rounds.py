@@ -78,6 +78,7 @@ ROUND = (
     ),
 )  # fmt: skip
 PHASES = tuple(step.phase for step in ROUND)
+LABELS = tuple(phase.value for phase in PHASES)
 STEP_IN = {step.phase: step for step in ROUND}
 STEP_OF: dict[type, Step] = {step.message: step for step in ROUND}
 

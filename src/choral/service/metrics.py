@@ -22,16 +22,16 @@ from prometheus_client.registry import Collector
 
 from choral import __version__
 from choral.errors import ChoralError, RoundAborted, ShuttingDown, Superseded
-from choral.service.presence import RESTING
+from choral.protocol.rounds import LABELS
+from choral.service.rounds.presence import RESTING
 
 if TYPE_CHECKING:
-    from choral.service.rounds import Rounds
+    from choral.service.rounds.requests import Rounds
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside every counter
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _RATES = (1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9)
-_PHASES = ("advertise", "share", "mask", "consistency", "unmask")
 STATES = ("connected", "away", "never-seen")
 
 
@@ -66,7 +66,7 @@ class Metrics:
         )
         for outcome in ("done", "aborted"):
             self._rounds.labels(outcome)
-        for phase in _PHASES:
+        for phase in LABELS:
             self._phase.labels(phase)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -147,7 +147,7 @@ class _States(Collector):
             "choral_open_rounds", "Rounds that are going on, by phase.", labels=["phase"]
         )
         open_ = [live.at.value for live in rounds.conductor.lives()]
-        for phase in _PHASES:
+        for phase in LABELS:
             cohorts.add_metric([phase], open_.count(phase))
         yield cohorts
         born = rounds.conductor.version_born

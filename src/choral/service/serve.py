@@ -15,15 +15,15 @@ from quart import Quart
 
 from choral.errors import ChoralError, ParameterError
 from choral.federation.enrolment import Participant
-from choral.service import line
-from choral.service.app import create_app
-from choral.service.certificate import ServerCertificate
-from choral.service.listener import Listener, raise_file_limit, room_for
-from choral.service.probes import add_probes
-from choral.service.problems import problem
-from choral.service.rounds import Rounds
+from choral.service.http import line
+from choral.service.http.app import create_app
+from choral.service.http.certificate import ServerCertificate
+from choral.service.http.listener import Listener, raise_file_limit, room_for
+from choral.service.http.probes import add_probes
+from choral.service.http.problems import problem
+from choral.service.rounds.requests import Rounds
 from choral.service.settings import Settings
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 
 log = structlog.get_logger("choral.serve")

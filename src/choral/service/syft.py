@@ -36,11 +36,11 @@ from choral.federation.folders import (
     name_of,
 )
 from choral.protocol import wire
-from choral.service.app import create_app
-from choral.service.rounds import Rounds
+from choral.service.http.app import create_app
+from choral.service.rounds.requests import Rounds
 from choral.service.serve import take_up
 from choral.service.settings import Settings
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 
 log = structlog.get_logger("choral.syft")
 

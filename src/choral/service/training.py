@@ -24,8 +24,8 @@ from choral.learning.trainer import Vector
 from choral.learning.update import Schema, flatten, schema_of
 from choral.protocol.aggregator import Total
 from choral.protocol.transcript import sign, signed_by
-from choral.service.apart import some
-from choral.service.store import RoundRow, Store
+from choral.service.rounds.apart import some
+from choral.service.state.sqlite import RoundRow, Store
 from choral.vectors.fixed_point import RingPlan, decode
 from choral.vectors.totals import Totals
 

@@ -14,8 +14,7 @@ from choral.protocol.aggregator import AggregatorRound, Phase, Total
 from choral.protocol.member import MemberRound
 from choral.protocol.messages import FromAggregator, MaskedVector
 from choral.protocol.parameters import Parameters
-
-PHASES = (Phase.ADVERTISE, Phase.SHARE, Phase.MASK, Phase.CONSISTENCY, Phase.UNMASK)
+from choral.protocol.rounds import PHASES
 
 Drops = Mapping[str, Phase]
 """By name: before sending its message of which phase a member vanishes for good."""

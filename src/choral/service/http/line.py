@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from choral.service.listener import Listener, plain_problem
+from choral.service.http.listener import Listener, plain_problem
 
 HANG_UP = "choral.hang_up"
 """Key in a request's `state`: a function that breaks the connection that it came by."""

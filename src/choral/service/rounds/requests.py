@@ -33,23 +33,17 @@ from choral.protocol.messages import (
     Reveal,
     Shares,
 )
-from choral.service.apart import MOST_NAMED
-from choral.service.conductor import Conductor
-from choral.service.live import LiveRound, StillWaiting, few, or_timeout
+from choral.protocol.rounds import STEP_OF
+from choral.service.rounds.apart import MOST_NAMED
+from choral.service.rounds.conductor import Conductor
+from choral.service.rounds.live import LiveRound, StillWaiting, few, or_timeout
+from choral.service.rounds.status import status_of
 from choral.service.settings import Settings
-from choral.service.status import status_of
-from choral.service.store import RoundRow, Store
+from choral.service.state.sqlite import RoundRow, Store
 from choral.service.training import Training
 from choral.vectors.histogram import histogram
 
 _OVERDUE = 60.0  # seconds after its deadline at which a phase counts as hung
-_KINDS = {
-    Shares: "share",
-    MaskedVector: "mask",
-    Consistency: "consistency",
-    Reveal: "unmask",
-    Complaint: "complaint",
-}
 log = structlog.get_logger("choral.rounds")
 
 
@@ -320,7 +314,8 @@ class Rounds:
 
     async def _take(self, round_id: bytes, message: FromMember, size: int) -> LiveRound:
         live = self.find(round_id)
-        self._count(live, _KINDS[type(message)], size)
+        kind = "complaint" if isinstance(message, Complaint) else STEP_OF[type(message)].phase.value
+        self._count(live, kind, size)
         # shielded: a sender that hangs up must not let go of the lock while its vector is being added
         task = asyncio.create_task(live.take(message))
         self._taking.add(task)

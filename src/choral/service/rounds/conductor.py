@@ -21,13 +21,14 @@ from choral.federation.enrolment import Participant
 from choral.federation.records import Record
 from choral.protocol.aggregator import AggregatorRound, Phase, Total
 from choral.protocol.messages import Advertise
-from choral.service.forming import Forming
-from choral.service.live import PHASES, LiveRound, few, or_timeout
+from choral.protocol.rounds import PHASES
 from choral.service.metrics import Metrics
-from choral.service.presence import Presence
-from choral.service.room import UNSAVED, Room
+from choral.service.rounds.forming import Forming
+from choral.service.rounds.live import LiveRound, few, or_timeout
+from choral.service.rounds.presence import Presence
+from choral.service.rounds.room import UNSAVED, Room
 from choral.service.settings import Settings
-from choral.service.store import LONGEST, RoundRow, Store, born
+from choral.service.state.sqlite import LONGEST, RoundRow, Store, born
 from choral.service.training import Training
 from choral.vectors.fixed_point import LARGEST_COHORT
 from choral.vectors.histogram import close_up, histogram

@@ -11,14 +11,14 @@ from quart import Quart, Response, request
 
 from choral.federation.enrolment import Participant
 from choral.learning import model_file
-from choral.service.bodies import read_body
-from choral.service.exchange import at_end
-from choral.service.feed import Feed
-from choral.service.guard import Guard
-from choral.service.problems import Refused
-from choral.service.rounds import Rounds
-from choral.service.store import Store
-from choral.service.turns import Lending
+from choral.service.http.bodies import read_body
+from choral.service.http.exchange import at_end
+from choral.service.http.guard import Guard
+from choral.service.http.problems import Refused
+from choral.service.http.turns import Lending
+from choral.service.page.feed import Feed
+from choral.service.rounds.requests import Rounds
+from choral.service.state.sqlite import Store
 
 FILES = Path(__file__).parent / "dashboard"
 _KINDS = {

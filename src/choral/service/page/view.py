@@ -14,8 +14,9 @@ from choral.federation.enrolment import Participant
 from choral.federation.progress import Measurement, Progress
 from choral.federation.records import Record
 from choral.protocol.aggregator import Phase
-from choral.service.live import PHASES, LiveRound
-from choral.service.store import RoundRow
+from choral.protocol.rounds import PHASES
+from choral.service.rounds.live import LiveRound
+from choral.service.state.sqlite import RoundRow
 
 NAMED = 200  # members that are shown by name
 CHIPS = 48  # names at one place of a station

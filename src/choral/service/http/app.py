@@ -22,18 +22,18 @@ from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.records import PAGE, Records
 from choral.protocol import wire
 from choral.protocol.messages import Advertise, Complaint, Consistency, Reveal, Shares
-from choral.service.bodies import read_body, read_vector, well_formed
-from choral.service.certificate import ServerCertificate
-from choral.service.exchange import Asked, Exchange, at_end
-from choral.service.guard import is_local
-from choral.service.line import HANG_UP
-from choral.service.live import LiveRound, StillWaiting
-from choral.service.page import add_page
-from choral.service.probes import add_probes
-from choral.service.problems import Refused, problem
-from choral.service.rounds import Rounds
-from choral.service.store import Store
-from choral.service.turns import Lending, Uploads, Visits
+from choral.service.http.bodies import read_body, read_vector, well_formed
+from choral.service.http.certificate import ServerCertificate
+from choral.service.http.exchange import Asked, Exchange, at_end
+from choral.service.http.guard import is_local
+from choral.service.http.line import HANG_UP
+from choral.service.http.probes import add_probes
+from choral.service.http.problems import Refused, problem
+from choral.service.http.turns import Lending, Uploads, Visits
+from choral.service.page.page import add_page
+from choral.service.rounds.live import LiveRound, StillWaiting
+from choral.service.rounds.requests import Rounds
+from choral.service.state.sqlite import Store
 
 T = TypeVar("T")
 CBOR = "application/cbor"

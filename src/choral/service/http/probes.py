@@ -11,12 +11,12 @@ from quart import Quart, Response, jsonify
 
 from choral.federation.enrolment import Participant
 from choral.primitives.identity import verify
-from choral.service.certificate import ServerCertificate
-from choral.service.guard import is_local
+from choral.service.http.certificate import ServerCertificate
+from choral.service.http.guard import is_local
+from choral.service.http.problems import Refused
 from choral.service.metrics import CONTENT_TYPE
-from choral.service.problems import Refused
-from choral.service.rounds import Rounds
-from choral.service.store import Store
+from choral.service.rounds.requests import Rounds
+from choral.service.state.sqlite import Store
 
 _FRESH = 1.0  # seconds for which a look at the disk is good
 

@@ -13,11 +13,11 @@ import structlog
 from choral.federation.enrolment import Participant
 from choral.federation.progress import Measurement, Progress, note
 from choral.protocol.aggregator import Phase
-from choral.service import view
-from choral.service.live import or_timeout
-from choral.service.problems import Refused
-from choral.service.rounds import Rounds
-from choral.service.store import Store
+from choral.service.http.problems import Refused
+from choral.service.page import view
+from choral.service.rounds.live import or_timeout
+from choral.service.rounds.requests import Rounds
+from choral.service.state.sqlite import Store
 
 PAGES = 200  # open at once, at most
 ROUNDS = 40  # columns of the grid

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from quart import request
 
 from choral.errors import WireError
-from choral.service.problems import Refused
+from choral.service.http.problems import Refused
 
 _WITH_BODY = frozenset({"POST", "PUT"})
 _PATIENT = 0.25  # of the time for a body, in which nobody looks how fast it comes

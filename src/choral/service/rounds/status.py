@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from choral import __version__
 from choral.federation.enrolment import Participant
-from choral.service.live import PHASES
+from choral.protocol.rounds import PHASES
 
 if TYPE_CHECKING:
-    from choral.service.rounds import Rounds
+    from choral.service.rounds.requests import Rounds
 
 
 def status_of(rounds: Rounds, me: Participant) -> dict[str, Any]:

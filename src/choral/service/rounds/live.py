@@ -13,9 +13,8 @@ from choral.errors import ChoralError
 from choral.federation.records import Record
 from choral.protocol.aggregator import AggregatorRound, Phase
 from choral.protocol.messages import FromMember, MaskedVector
-from choral.service.store import RoundRow
-
-PHASES = (Phase.ADVERTISE, Phase.SHARE, Phase.MASK, Phase.CONSISTENCY, Phase.UNMASK)
+from choral.protocol.rounds import PHASES
+from choral.service.state.sqlite import RoundRow
 
 
 class StillWaiting(Exception):

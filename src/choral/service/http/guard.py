@@ -9,7 +9,7 @@ import re
 
 from quart import Response, request
 
-from choral.service.problems import Refused
+from choral.service.http.problems import Refused
 from choral.service.settings import Settings
 
 COOKIE = "choral_dashboard"

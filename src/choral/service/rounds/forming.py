@@ -10,12 +10,12 @@ import structlog
 from choral.errors import KeptOut
 from choral.federation.enrolment import Participant
 from choral.protocol.aggregator import Phase
-from choral.service.apart import keep_apart, some
-from choral.service.live import LiveRound
-from choral.service.presence import Presence
-from choral.service.room import UNSAVED, Room
+from choral.service.rounds.apart import keep_apart, some
+from choral.service.rounds.live import LiveRound
+from choral.service.rounds.presence import Presence
+from choral.service.rounds.room import UNSAVED, Room
 from choral.service.settings import Settings
-from choral.service.store import Kept, Store
+from choral.service.state.sqlite import Kept, Store
 
 _FRESH = 1.0  # seconds for which a look at who is kept out is good
 

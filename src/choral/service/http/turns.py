@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from choral.service.problems import Refused
+from choral.service.http.problems import Refused
 
 OPEN_REQUESTS = 6
 UPLOAD_BYTES = 512 << 20  # of masked vectors that are held at once, where more than `LEAST_UPLOADS` fit

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from choral.errors import NoRoom
-from choral.service.store import Store
+from choral.service.state.sqlite import Store
 
 UNSAVED = (sqlite3.OperationalError, OSError)  # the disk is full, locked, gone: it may pass
 PAUSES = (1.0, 30.0)  # seconds after a save that failed; the first, doubling up to the second

@@ -1,0 +1,1 @@
+"""The page that a person looks at, and what feeds it."""

@@ -1,0 +1,1 @@
+"""What the aggregator keeps for good."""
