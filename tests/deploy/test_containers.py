@@ -387,6 +387,71 @@ def test_a_member_whose_data_are_no_shard_says_so_once_and_is_not_started_again(
     running.goes_on()
 
 
+# ----- what a volume may be -------------------------------------------------------------------
+
+
+SMALL = 48  # MiB
+FILL = f"import os; open('/var/lib/choral/ballast', 'wb').write(bytes({SMALL} << 20))"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, trained) -> Iterator[Compose]:
+    """A federation of two whose aggregator has little room for its state."""
+    compose = Compose(tmp_path_factory.mktemp("small"), ROUNDS=5000, PACE=0.5)
+    options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={SMALL}m,uid=10001"}
+    (compose.folder / "docker-compose.override.yml").write_text(
+        json.dumps({"volumes": {"aggregator-state": {"driver": "local", "driver_opts": options}}})
+    )
+    try:
+        compose("up", "-d")
+        compose.goes_on(120)
+        yield compose
+    finally:
+        compose.down()
+
+
+def test_a_full_disk_is_told_waited_for_and_over_when_there_is_room(small) -> None:
+    small("exec", "-T", "aggregator", "python", "-c", FILL, check=False)
+    until(lambda: "nothing can be saved" in small.said("aggregator"), 30, lambda: small("logs"))
+    stood = small.status()["version"]
+    lines = len(small.said("aggregator").splitlines())
+    time.sleep(12)
+    said = small.said("aggregator")
+    assert small.status()["version"] == stood
+    assert len(said.splitlines()) - lines < 15  # no hot loop
+    assert "Traceback" not in said
+    assert "cannot save" in small.said("client1")
+    assert "OperationalError" not in small.said("client1") + said
+    look = ["exec", "-T", "aggregator", "python", "-m", "choral.ping"]
+    assert "cannot save" in small(*look, check=False) + small(*look, "--live", check=False) + said
+    small("exec", "-T", "aggregator", "rm", "/var/lib/choral/ballast")
+    small.goes_on(90)
+    assert "can be saved again" in small.said("aggregator")
+
+
+def test_the_state_of_another_federation_is_named_at_both_ends(tmp_path, trained) -> None:
+    compose = Compose(tmp_path, ROUNDS=3, PACE=0.5)
+    try:
+        compose("up", "-d")
+        until(lambda: "training is over" in compose.said("client2"), 120, lambda: compose("logs"))
+        compose("down", "-t", "5")
+        kept = ("aggregator-state", "client1-state", "client2-state")
+        volumes = docker("volume", "ls", "-q", "--filter", f"name={compose.name}_").split()
+        docker("volume", "rm", *[each for each in volumes if not each.endswith(kept)])
+        compose("up", "-d", "client1", check=False)
+        told = "another federation"
+        until(lambda: told in compose.said("aggregator"), 60, lambda: compose("logs"))
+        assert "Traceback" not in compose.said("aggregator")
+        # the aggregator's state is taken away, the members' is still the old one
+        compose("down", "-t", "5")
+        docker("volume", "rm", f"{compose.name}_aggregator-state")
+        compose("up", "-d", check=False)
+        until(lambda: told in compose.said("client1"), 90, lambda: compose("logs"))
+        until(lambda: "not started again" in compose.said("client1"), 30, lambda: compose("logs"))
+    finally:
+        compose.down()
+
+
 # ----- the manifests of Kubernetes ------------------------------------------------------------
 
 

@@ -49,6 +49,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         path = folder / FILE
         self._lock = threading.Lock()
         try:

@@ -16,6 +16,7 @@ from choral.federation.progress import Progress
 from choral.federation.records import Record, Records, follow
 from choral.learning import model_file
 from choral.learning.trainer import Parameters
+from choral.protocol.transcript import signed_by
 
 _PAUSE = 1.0
 _REMEMBERED = 256  # versions whose digest is compared with what a round was told
@@ -35,6 +36,9 @@ class ModelLog:
     Attributes:
         head: the newest record, also over restarts.
         resting: what the open request says of this member: "spent", "pause" or nothing (§5.1).
+
+    Raises:
+        RecordError: the journal is that of a member of another federation.
     """
 
     def __init__(self, me: Participant, aggregator: Aggregator, journal: Journal, report: Report) -> None:
@@ -47,6 +51,8 @@ class ModelLog:
         self._seen: dict[int, bytes] = {}
         self._promised: dict[int, bytes] = {}
         self._remembered = journal.head()
+        if self._remembered is not None:
+            _expect_mine(me, journal, self._remembered)
         # patience goes by the whole log: it is read again, and must lead through what was seen before
         self.head: Record | None = None if me.task.patience else self._remembered
         self._progress = Progress() if self.head is None else Progress(self.head.version)
@@ -221,3 +227,17 @@ class ModelLog:
                     f"the log's version {version} is not the one that this member's round was told",
                     hint="the aggregator signed two versions of one number: it forked the log",
                 )
+
+
+def _expect_mine(me: Participant, journal: Journal, last: Record) -> None:
+    """Raises `RecordError`, with whose it is, if the record that the journal ends with is of another log."""
+    key = me.federation.aggregator_key
+    if last.task == me.task.digest and signed_by(last, key):
+        return
+    theirs = f"task {last.task.hex()[:12]}, version {last.version}"
+    ours = f"{me.federation.name!r}, task {me.task.digest.hex()[:12]}, aggregator {key.hex()[:12]}"
+    raise RecordError(
+        f"the state in {journal.folder} is that of a member of another federation ({theirs}), and {me.folder}"
+        f" is {me.name} of {ours}",
+        hint="a folder or a volume was kept: move away what is in it, or go back to that federation",
+    )
