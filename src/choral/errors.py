@@ -176,3 +176,4 @@ class KeptOut(PeerError):
     """A member that was proven to have broken the protocol, and is kept out of cohorts (§4.5)."""
 
     slug = "kept-out"
+    passes = True

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from email.utils import formatdate
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -407,3 +408,46 @@ def test_a_header_that_is_replayed_for_as_long_as_it_is_good_ends_no_new_process
     with pytest.raises(TwoProcesses):
         run(play(1e9))  # a second process that stays is an end
     assert time.monotonic() - began < 30
+
+
+# ----- kept out ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("let_in", [1000.0, 1e9])
+def test_a_member_that_is_kept_out_asks_ever_less_often_until_it_is_let_in_or_training_is_over(
+    tmp_path, let_in
+):
+    from socketless import Federation, Seat, now, run  # noqa: PLC0415
+
+    asked: list[float] = []
+
+    class Outside(Seat):
+        async def join(self, advertise, without):
+            asked.append(now())
+            if now() < let_in:
+                raise KeptOut("m1 is kept out", hint="choral readmit")
+            return await super().join(advertise, without)
+
+    async def play() -> float:
+        async def late(name: str) -> None:
+            await asyncio.sleep(400 if let_in == 1e9 else 0)
+            with federation.member(name) as found:
+                await found.run()
+
+        with federation.member("m1", seat=Outside(federation, "m1")) as outside:
+            record, *_ = await asyncio.gather(outside.run(), late("m2"), late("m3"), late("m4"))
+        assert record.version == 1
+        return now()
+
+    federation = Federation(tmp_path, 4, rounds=1, minimum=4 if let_in < 1e9 else 3)
+    ended = run(play())
+    waits = [round(later - before) for before, later in pairwise(asked)]
+    assert len(federation.told("m1", "kept out")) == 1
+    assert KeptOut("x").passes  # a process that restarts by its code may do so
+    if let_in < 1e9:
+        assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+        assert len(federation.told("m1", "let back in")) == 1
+    else:  # with the training, and not when it would have asked again
+        assert waits == [5, 10, 20, 40, 80, 160]
+        assert ended < asked[-1] + 300
+        assert not federation.told("m1", "let back in")

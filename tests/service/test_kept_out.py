@@ -83,6 +83,24 @@ async def test_who_is_kept_out_is_so_after_a_restart_and_readiness_says_what_tha
         await player.leave()
 
 
+async def test_a_member_that_is_kept_out_waits_and_goes_on_when_it_is_let_back_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("choral.client.member._KEPT_OUT", 0.02)
+    async with house(tmp_path, 3, rounds=2) as home, asyncio.timeout(20):
+        home.store.keep_out("m3", KEPT)
+        members = [asyncio.create_task(home.member(i)) for i in (1, 2, 3)]
+        joins = [("POST", "/v1/rounds")] * 6
+        await until(lambda: home.told(3, "kept out") and [a for a in home.asked if a in joins][5:])
+        assert CliRunner().invoke(cli, ["readmit", str(home.root / "aggregator"), "m3"]).exit_code == 0
+        assert {record.version for record in await asyncio.gather(*members)} == {2}
+        (said,) = home.told(3, "kept out")  # once, however often it asked
+        assert KEPT.reason in said["reason"]
+        assert "choral readmit FOLDER m3" in said["hint"]
+        (back,) = home.told(3, "let back in")
+        assert back["refusals"] >= 2
+        assert not home.told(3, "refused")
+        assert "m3" in home.head.survivors
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [("m1", "m1 is not kept out"), ("nobody", "'nobody' is no member of"), ("\x1b[2J", "is no member of")],

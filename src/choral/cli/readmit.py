@@ -50,7 +50,7 @@ def readmit(folder: Path, name: str, state: Path | None) -> None:
     finally:
         store.close()
     console.print(f"{name} is let back in", markup=False)
-    console.print("it takes part again as soon as it joins; start its process if that has ended")
+    console.print("its process asks again by itself, within five minutes; start it if it is not running")
 
 
 COMMANDS = (readmit,)

@@ -213,6 +213,12 @@ _EVENTS: dict[str, Any] = {
     ),
     "nothing to add": lambda d: f"nothing to add to version {d['version']}: sending zeros",
     "not measured": lambda d: f"[yellow]not measured:[/] {d['reason']}",
+    "kept out": lambda d: (
+        f"[red]kept out of cohorts:[/] {d['reason']}"
+        + (f"; {d['hint']}" if d["hint"] else "")
+        + ". This process waits, and asks again every few minutes"
+    ),
+    "let back in": lambda d: "[green]let back in:[/] a cohort took this member again",
     "too large": lambda d: f"[red]not sent:[/] {d['reason']}; {d['hint']}",
     "aborted": lambda d: (
         f"[yellow]round aborted:[/] {d['reason']}"

@@ -28,6 +28,7 @@ from choral.client.report import Report, harmless
 from choral.data.examples import Examples
 from choral.errors import (
     ChoralError,
+    KeptOut,
     OutOfPhase,
     ParameterError,
     PeerError,
@@ -55,6 +56,8 @@ _ASKING = 30.0  # seconds in which the aggregator may say what became of a round
 _OTHER_PARTS = 3  # other nine tenths that are tried when an update was sent from this model before
 _STATES = ("open", "done", "aborted")
 _TOO_LARGE = 60.0  # seconds after a proxy's limit was met; doubling up to an hour
+_KEPT_OUT = 5.0  # seconds before a member that is kept out asks again; doubling up to five minutes
+_LONGEST_OUT = 300.0
 # A header that somebody recorded is good for 300 s either way of the aggregator's clock (§7.4). A second
 # process that is still there after that is none that is being stopped, and no echo of this one.
 _TWO_PROCESSES = 900.0
@@ -112,6 +115,7 @@ class Member:
         self._repeats = Repeats()
         self._aborted = 0  # rounds in a row
         self._too_large = 0
+        self._kept_out = 0  # refusals in a row
         self._doubled: float | None = None  # since when another process has this member's place
 
     async def run(self) -> Record:
@@ -256,6 +260,7 @@ class Member:
                 await self._failed(error, machine, base, spent=bool(spent))
             else:
                 self.company.well()
+                self._welcome()
                 self._aborted, self._too_large, self._doubled = 0, 0, None
                 self.log.promise(record)
                 await self.log.newer_than(record.version - 1)
@@ -271,7 +276,11 @@ class Member:
         """
         if not isinstance(error, TwoProcesses):
             self._doubled = None
-        if isinstance(error, Superseded | ShuttingDown | Unwelcome):
+        if machine.round_id:
+            self._welcome()
+        if isinstance(error, KeptOut):
+            await self._wait_outside(error)
+        elif isinstance(error, Superseded | ShuttingDown | Unwelcome):
             self._report("waiting", reason=error.reason)
             await self._newer_or_pause(base, _PAUSE)
         elif isinstance(error, TooLarge):
@@ -291,6 +300,20 @@ class Member:
             await self._refused(machine, error)
         else:
             raise error
+
+    async def _wait_outside(self, error: KeptOut) -> None:
+        """§4.6: only a person can let this member back in. It says so once, and goes on asking."""
+        seconds = min(_LONGEST_OUT, _KEPT_OUT * 2.0 ** min(self._kept_out, 16))
+        if not self._kept_out:
+            self._report("kept out", reason=error.reason, hint=error.hint)
+        self._kept_out += 1
+        await self.log.over_within(seconds)
+
+    def _welcome(self) -> None:
+        """A cohort took this member."""
+        if self._kept_out:
+            self._report("let back in", refusals=self._kept_out)
+        self._kept_out = 0
 
     async def _refused(self, machine: MemberRound, error: PeerError | WireError) -> None:
         """A rule was broken: say so, tell the others, keep away from who broke it, go on."""

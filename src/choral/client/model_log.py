@@ -110,6 +110,12 @@ class ModelLog:
                     lambda: self.over or self.head is None or self.head.parameters != base.parameters
                 )
 
+    async def over_within(self, seconds: float) -> None:
+        """Wait for the end of the training, but not for longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._moved:
+                await self._moved.wait_for(lambda: self.over)
+
     @contextlib.contextmanager
     def rest(self, how: str) -> Iterator[None]:
         """While the member sends nothing, the aggregator is told so with the next request."""
