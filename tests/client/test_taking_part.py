@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import stat
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
+from choral.cli import cli
 from choral.client import participate, take_part
 from choral.client.journal import FILE
 from choral.client.report import harmless
 from choral.data import save_shard
 from choral.errors import ParameterError, WireError
 from choral.federation.records import Records
+from choral.ping import HEARTBEAT
 from choral.protocol import wire
 from choral.protocol.transcript import sign
-from house import Told, examples, house
+from house import Told, examples, house, until
 
 
 def shard(folder, i):
@@ -54,6 +58,32 @@ async def test_a_members_memory_is_for_its_own_eyes(tmp_path):
         state = home.root / "m1/state"
         assert stat.S_IMODE(state.stat().st_mode) == 0o700
         assert stat.S_IMODE((state / FILE).stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def careless():
+    mask = os.umask(0)
+    yield
+    os.umask(mask)
+
+
+async def test_what_join_makes_is_its_owners_only_and_a_notebooks_mask_is_left_alone(tmp_path, careless):
+    async with house(tmp_path, 3, rounds=1) as home, asyncio.timeout(20):
+        others = [
+            asyncio.create_task(take_part(home.root / f"m{i}", shard(tmp_path, i), url=home.url))
+            for i in (2, 3)
+        ]
+        await until(lambda: all((home.root / f"m{i}/state" / HEARTBEAT).exists() for i in (2, 3)))
+        assert os.umask(0) == 0
+        words = ["join", home.root / "m1", "--data", shard(tmp_path, 1), "--url", home.url]
+        words += ["--witness", tmp_path / "seen"]
+        done = await asyncio.to_thread(CliRunner().invoke, cli, [*map(str, words)])
+        assert done.exit_code == 0, done.output
+        await asyncio.gather(*others)
+    made = [path for folder in (home.root / "m1/state", tmp_path / "seen") for path in folder.rglob("*")]
+    files = [path for path in made if path.is_file()]
+    assert {path.suffix for path in files} >= {".sqlite", ".npy"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 def test_nothing_that_is_told_moves_a_cursor_or_goes_on_for_ever():

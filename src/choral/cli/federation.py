@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def join(folder: Path, data: Path, model: str | None, as_json: bool, via: str, *
     Trains when there is a new model, joins a cohort when the update is ready, and goes on until the
     task's rounds are done. The aggregator may be down, late or restarted meanwhile.
     """
+    os.umask(0o077)  # what is kept is nobody else's to read, as at the aggregator; this process is ours
     trainer = trainer_for(model, 1, 2, {})[1] if model else None
 
     def report(event: str, **details: Any) -> None:
