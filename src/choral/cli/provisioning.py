@@ -121,9 +121,8 @@ def init(folder: Path, members: int | None, names: tuple[str, ...] | None, **giv
     federation, task = found(
         folder, who, **_values(given), tls=tls, each=lambda all_: steps(all_, "making folders", len(all_))
     )
-    minimum, tolerated = federation.minimum, federation.tolerated
     largest = min(task.largest_cohort, len(who))
-    frame = task.parameters(minimum, None if tolerated == "quarter" else tolerated)
+    frame = task.parameters(federation.minimum, federation.tolerated)
     say("[bold]{}[/]: the aggregator and {} members, {} parameters", folder, len(who), task.dimension)
     say(
         "  a full cohort of {}: {} must stay to the end, up to {} may collude with the aggregator",

@@ -19,6 +19,7 @@ from choral.cli.speed import race
 from choral.cli.terminal import console, errors, percent, size
 from choral.cli.values import Number
 from choral.errors import ParameterError
+from choral.federation.task import colluding
 from choral.simulation import Examples, Population, Report, Simulation, Summary, divide, open_folder
 
 TEST_EXAMPLES = 2000
@@ -107,7 +108,7 @@ def simulate(rounds: int, as_json: bool, **given: Any) -> None:
         drop=given["drop"],
         seed=given["seed"],
         minimum=given["minimum"],
-        tolerated=None if given["tolerated"] == "quarter" else given["tolerated"],
+        tolerated=colluding(given["tolerated"]),
         rule=rule,
     )
     _introduce(out, simulation, population, test, given)

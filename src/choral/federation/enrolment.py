@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -18,7 +18,7 @@ from choral.errors import IdentityError, ParameterError
 from choral.federation import key_file
 from choral.federation.address import address
 from choral.federation.files import NAME, checked, read_toml, write_whole
-from choral.federation.task import EDITED, Hex32, Task
+from choral.federation.task import EDITED, Hex32, Task, Tolerated
 from choral.primitives.envelope import BUNDLE_BYTES, EnvelopeKey, Envelopes
 from choral.primitives.identity import Identity, sound
 from choral.protocol.parameters import Parameters
@@ -63,7 +63,7 @@ class Federation(_Strict):
     aggregator: Aggregator
     members: dict[MemberName, Hex32]
     minimum: Annotated[int, Field(ge=2)] = 3
-    tolerated: Annotated[int, Field(ge=0)] | Literal["quarter"] = "quarter"
+    tolerated: Tolerated = "quarter"
     sends_per_model: Annotated[int, Field(ge=1)] = 4
     spare_sends: Annotated[int, Field(ge=0)] = 16
     bundles: dict[MemberName, Bundle] = {}
@@ -174,8 +174,7 @@ class Participant:
         Raises:
             ParameterError: floors that do not go with the task.
         """
-        tolerated = self.federation.tolerated
-        return self.task.parameters(self.federation.minimum, None if tolerated == "quarter" else tolerated)
+        return self.task.parameters(self.federation.minimum, self.federation.tolerated)
 
     @cached_property
     def sealing(self) -> Sealing:

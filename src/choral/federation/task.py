@@ -21,6 +21,8 @@ from choral.vectors.totals import Totals
 Options = dict[str, bool | int | float | str]
 EDITED = "undo what was changed in it by hand, or get it anew from whoever ran `choral init`"
 Hex32 = Annotated[str, Field(pattern=HEX32)]
+Tolerated = Annotated[int, Field(ge=0)] | Literal["quarter"]
+"""c as people say it: a number, or "quarter" for floor((n - 1) / 4)."""
 Shape = tuple[Annotated[int, Field(ge=1)], ...]
 
 
@@ -40,6 +42,11 @@ class Model(_Strict):
     arrays: dict[str, Shape]
     initial: Hex32  # SHA-256 of the first model's safetensors
     options: Options = {}
+
+
+def colluding(tolerated: int | str) -> int | None:
+    """`Tolerated` as `Parameters` takes it."""
+    return tolerated if isinstance(tolerated, int) else None
 
 
 class Rule(_Strict):
@@ -94,14 +101,14 @@ class Task(_Strict):
         """The model's arrays in the order of the flattened vector: by name."""
         return tuple(sorted(self.model.arrays.items()))
 
-    def parameters(self, minimum: int, tolerated: int | None) -> Parameters:
+    def parameters(self, minimum: int, tolerated: int | str) -> Parameters:
         """The protocol's frame: the task's sizes, and one participant's own floors."""
         return Parameters(
             largest=self.largest_cohort,
             dimension=self.dimension,
             auxiliary=Totals.WORDS,
             minimum=minimum,
-            tolerated=tolerated,
+            tolerated=colluding(tolerated),
             staleness=self.max_staleness,
         )
 

@@ -60,7 +60,7 @@ def provision(
     if tls is not None and AUTHORITY in members:
         raise ParameterError(f"a member cannot be called {AUTHORITY!r}", hint="the authority's folder is")
     # floors that no round could meet are refused before anything is written
-    task.parameters(minimum, tolerated if isinstance(tolerated, int) else None)
+    task.parameters(minimum, tolerated)
     identities = {name: Identity.generate(random) for name in (AGGREGATOR, *members)}
     syft = {name: EnvelopeKey.generate(random) for name in identities} if task.sealing == "syft" else {}
     federation = checked(
