@@ -65,7 +65,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-m", "choral.ping"]
 ENTRYPOINT ["choral"]
 CMD ["serve", "/etc/choral"]
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=""
 LABEL org.opencontainers.image.title="choral" \
       org.opencontainers.image.description="Federated learning in which the aggregator learns only the sum of its members' updates" \

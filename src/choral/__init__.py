@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from choral.founding import found
 
 __all__ = ["found", "participate", "save_shard"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {"found": "choral.founding", "participate": "choral.client", "save_shard": "choral.data"}
 
