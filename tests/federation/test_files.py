@@ -1,16 +1,14 @@
-"""Files that people edit: what is wrong is said in words, with the place; what is written is whole."""
+"""Files that people edit: what is wrong is said in words, with the place."""
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from choral.errors import ParameterError
-from choral.federation.files import NAME, checked, read_toml, write_whole
+from choral.federation.files import NAME, checked, read_toml
 
 
 class Inner(BaseModel):
@@ -90,40 +88,3 @@ def test_what_is_not_toml_is_told_with_file_and_line(tmp_path, content, where):
 def test_a_byte_order_mark_and_line_ends_of_another_system_are_no_difference(tmp_path):
     (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbfa = 1\r\n[b]\r\nc = 'd'\r\n")
     assert read_toml(tmp_path / "x.toml") == {"a": 1, "b": {"c": "d"}}
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "x"
-    write_whole(file, b"old")
-
-    def pieces():
-        yield b"new"
-        raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="full"):
-        write_whole(file, pieces())
-    assert file.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [file]
-    write_whole(file, [b"n", b"ew"], mode=0o600)
-    assert file.read_bytes() == b"new"
-    assert file.stat().st_mode & 0o777 == 0o600
-
-
-def test_what_is_no_regular_file_is_written_into_and_not_replaced(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    got = []
-    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
-    reader.start()
-    write_whole(pipe, b"content")
-    reader.join(5)
-    assert got == [b"content"]
-    assert pipe.is_fifo()
-
-
-def test_a_link_stays_a_link(tmp_path):
-    (tmp_path / "real").write_bytes(b"old")
-    (tmp_path / "link").symlink_to("real")
-    write_whole(tmp_path / "link", b"new")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_bytes() == b"new"

@@ -103,3 +103,9 @@ def test_a_place_where_the_head_cannot_be_kept_gets_a_sentence(tmp_path):
     with pytest.raises(ParameterError, match="cannot be written") as caught:
         gone.train(start(), X, Y, np.random.default_rng(0))
     assert "Errno" not in caught.value.reason
+
+
+def test_what_is_kept_is_its_owners_only(tmp_path):
+    personal(keep=tmp_path / "head").train(start(), X, Y, np.random.default_rng(0))
+    assert (tmp_path / "head").stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [tmp_path / "head"]

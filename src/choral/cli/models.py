@@ -18,9 +18,9 @@ from choral.cli.terminal import bar, console, percent, say, working
 from choral.cli.terminal import version as version_by_name
 from choral.data import load_shard
 from choral.data.arrays import from_npy
+from choral.disk import write_whole
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
-from choral.federation.files import write_whole
 from choral.federation.records import Record
 from choral.federation.task import Model
 from choral.founding.trainers import trainer_for

@@ -11,6 +11,7 @@ import click
 from choral.cli.reading import Log, fetch, understood
 from choral.cli.report import Findings, report
 from choral.cli.terminal import say, working
+from choral.disk import write_whole
 from choral.errors import ParameterError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.progress import measured, progress_of
@@ -42,22 +43,18 @@ def plot(folder: Path, out: Path, state: Path | None) -> None:
         )
     with working("reading and verifying the log"):
         found = findings(Participant.load(folder), state)
-    part = out.with_name(f".{out.name}.part")  # whole or not at all, also after Ctrl-C
     try:
         with working(f"drawing {out}"):
             if out.suffix == ".png":
                 from choral.cli.picture import save  # noqa: PLC0415  (matplotlib takes its time)
 
-                save(found, part)
+                save(found, out)
             else:
-                part.write_text(report(found), encoding="utf-8")
-        part.replace(out)
+                write_whole(out, report(found).encode())
     except OSError as error:
         raise ParameterError(
             f"{out}: cannot be written ({error.strerror})", hint="is its folder there, and is there room?"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     count = len(found.state["grid"])
     say("{}: {} rounds to version {}, {} bytes", out, count, found.state["version"], out.stat().st_size)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 from pathlib import Path
 from typing import Any
 
+from choral.disk import write_whole
 from choral.errors import ParameterError
 
 
@@ -34,8 +36,10 @@ def write(drawn: Any, out: Path, *, hint: str, dpi: int = 150, form: str | None 
     Raises:
         ParameterError: it cannot be written there, or in that form.
     """
+    drawn_to = io.BytesIO()
     try:
-        drawn.savefig(out, dpi=dpi, format=form)
+        drawn.savefig(drawn_to, dpi=dpi, format=form or out.suffix[1:])
+        write_whole(out, drawn_to.getvalue())
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"{out}: cannot be written ({getattr(error, 'strerror', None) or error})", hint=hint

@@ -14,7 +14,6 @@ import contextlib
 import io
 import mmap
 import os
-import secrets
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from choral.data.examples import floats
 from choral.data.labels import from_array, plain
+from choral.disk import replacing
 from choral.errors import ShardError
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
@@ -351,26 +351,19 @@ def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes `path`'s place once it is complete and on disk."""
     if not path.name:
         _refuse(path, "no name of a file", "a place for a .npy file", "for example client_1_data.npy")
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        if path.exists() and not path.is_file():  # a device must not be replaced by a file
+        if path.exists() and not path.is_file():  # a device must not be written into either
             _refuse(
                 path, "something that is no file", "a place for a .npy file", "for example client_1_data.npy"
             )
-        with unfinished.open("xb") as file:
+        with replacing(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
     except OSError as error:
         raise ShardError(
             f"{path}: cannot be written ({error.strerror or error}); expected a file in a "
             "directory that exists",
             hint="check that the directory exists, is writable and has room",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 def _refuse(path: Path, found: str, expected: str, hint: str = _RESAVE) -> NoReturn:

@@ -14,10 +14,11 @@ from typing import Annotated
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from choral.disk import write_whole
 from choral.errors import IdentityError, ParameterError
 from choral.federation import key_file
 from choral.federation.address import address
-from choral.federation.files import NAME, checked, read_toml, write_whole
+from choral.federation.files import NAME, checked, read_toml
 from choral.federation.task import EDITED, Hex32, Task, Tolerated
 from choral.primitives.envelope import BUNDLE_BYTES, EnvelopeKey, Envelopes
 from choral.primitives.identity import Identity, sound

@@ -1,13 +1,9 @@
-"""Files that people edit: TOML in, every field checked and told in words; out whole or not at all."""
+"""Files that people edit: TOML in, every field checked and told in words."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import secrets
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,33 +114,3 @@ def _expected(entry: dict[str, Any]) -> str:
         if kind.startswith(start):
             return words
     return str(entry["msg"])
-
-
-def write_whole(path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o644) -> None:
-    """Replace `path` by a file with this content: after a crash or a full disk it is the old one or the new.
-
-    What is there and is no regular file, such as a pipe or a device, is written into instead.
-
-    Raises:
-        OSError: it cannot be written; nothing is left behind.
-    """
-    pieces = (content,) if isinstance(content, bytes) else content
-    path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            file.writelines(pieces)
-        return
-    fresh = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.new")
-    flags = (
-        os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    )  # Windows would change line ends
-    try:
-        with os.fdopen(os.open(fresh, flags, mode), "wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise

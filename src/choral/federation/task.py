@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from choral.disk import write_whole
 from choral.errors import ParameterError, WireError
-from choral.federation.files import HEX32, NAME, checked, read_toml, write_whole
+from choral.federation.files import HEX32, NAME, checked, read_toml
 from choral.primitives.identity import labelled
 from choral.protocol.parameters import Parameters
 from choral.protocol.wire import pack, unpack

@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from choral.binding.certificates import ANOTHER, CA_KEY, names_of, parse
+from choral.disk import write_whole
 from choral.errors import ParameterError
 from choral.federation.address import is_host_name
 from choral.federation.enrolment import CA
-from choral.federation.files import write_whole
 
 CA_DAYS, SERVER_DAYS = 3650, 365
 _BACKDATED = timedelta(hours=1)  # for clocks that are a little behind

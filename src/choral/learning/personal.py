@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from choral.disk import write_whole
 from choral.errors import ParameterError
 from choral.learning import model_file
 from choral.learning.trainer import Evaluation, Examples, Labels, Parameters, Trainer, trainer_at
@@ -107,10 +108,8 @@ class Personal:
         own = own_copy({name: array for name, array in whole.items() if self.is_personal(name)}, self._schema)
         self._own.update(own)  # in place: `at` shares it
         if self.keep is not None:
-            unfinished = self.keep.with_name(f".{self.keep.name}.new")
             try:
-                unfinished.write_bytes(model_file.encode(own))
-                unfinished.replace(self.keep)
+                write_whole(self.keep, model_file.encode(own), mode=0o600)
             except OSError as error:
                 raise ParameterError(
                     f"{self.keep}: cannot be written ({error.strerror or error})",
