@@ -3,17 +3,36 @@
 `slug` is the stable name of a kind of error: the last part of the problem type that the
 aggregator answers with (PROTOCOL §7) and the key a program may branch on. `rule` is the number of the
 rule of PROTOCOL that was broken, for example "4.2.2": another implementation need not match our English.
+`ending` is how a round is counted that the error ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Ending(StrEnum):
+    """Why a round ended without a sum, as one of few words: labels of figures, and in answers (§7.3)."""
+
+    MISSING_MEMBERS = "missing-members"
+    BROKEN_RULE = "broken-rule"
+    SUPERSEDED = "superseded"
+    STOPPING = "stopping"
+    NO_ROOM = "no-room"
+    INTERNAL = "internal"
+    OTHER = "other"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Ending:
+        return cls.OTHER  # of a newer version
 
 
 class ChoralError(Exception):
     """Root of every error that Choral raises on purpose."""
 
     slug = "error"
+    ending = Ending.OTHER
     passes = False  # whether the same thing tried again later may go well: a restart can mend it
 
     def __init__(self, reason: str, *, hint: str | None = None, rule: str | None = None) -> None:
@@ -76,6 +95,7 @@ class PeerError(ChoralError):
     ) -> None:
         super().__init__(reason, hint=hint, rule=rule)
         self.culprits = tuple(culprits)
+        self.ending = Ending.BROKEN_RULE if self.culprits else Ending.OTHER
 
 
 class CohortTooSmall(PeerError):
@@ -94,6 +114,7 @@ class RoundAborted(ChoralError):
     """A round that ended without a sum. `missing` names who was waited for in vain.
 
     `culprits` are whom the evidence points at, `proven` those of them against whom it is a proof (§4.5).
+    `ending` is what whoever names it says, or what the names say.
     """
 
     slug = "round-aborted"
@@ -107,11 +128,14 @@ class RoundAborted(ChoralError):
         proven: Iterable[str] = (),
         hint: str | None = None,
         rule: str | None = None,
+        ending: Ending | None = None,
     ) -> None:
         super().__init__(reason, hint=hint, rule=rule)
         self.missing = tuple(missing)
         self.culprits = tuple(culprits)
         self.proven = tuple(proven)
+        named = Ending.BROKEN_RULE if self.culprits else Ending.MISSING_MEMBERS if self.missing else None
+        self.ending = ending or named or Ending.OTHER
 
 
 class RecordError(ChoralError):
@@ -143,6 +167,7 @@ class Superseded(ChoralError):
     """An update that starts from a model version that is not the newest any more."""
 
     slug = "superseded"
+    ending = Ending.SUPERSEDED
 
 
 class UnknownRound(ChoralError):
@@ -162,6 +187,7 @@ class ShuttingDown(ChoralError):
     """The aggregator takes no new members: it is about to stop."""
 
     slug = "shutting-down"
+    ending = Ending.STOPPING
     passes = True
 
 
@@ -169,6 +195,7 @@ class NoRoom(ChoralError):
     """The aggregator cannot save what a round would lead to: it goes on when it can."""
 
     slug = "no-room"
+    ending = Ending.NO_ROOM
     passes = True
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from choral.service.page import page, view
-from choral.service.state.sqlite import RoundRow
+from choral.service.state.facts import Facts, RoundRow
 from choral.vectors.histogram import close_up, histogram
 from house import House, house, until
 
@@ -326,7 +326,7 @@ def test_the_histogram_of_a_uniform_vector_is_flat_and_that_of_small_numbers_is_
     ],
 )
 def test_what_became_of_each_member_is_one_letter(details, state, cells):
-    assert view.cells(RoundRow(b"", 0, 0.0, state, 1.0, details), "abcd") == cells
+    assert view.cells(RoundRow(b"", 0, 0.0, state, 1.0, Facts.read(details)), "abcd") == cells
 
 
 def test_a_long_curve_keeps_its_ends():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,7 +13,8 @@ from choral.errors import OutOfPhase, WireError
 from choral.federation.records import Record
 from choral.protocol.messages import Complaint
 from choral.protocol.transcript import sign
-from choral.service.state.sqlite import LONGEST, RoundRow, Store
+from choral.service.state.facts import LONGEST, RoundRow
+from choral.service.state.sqlite import FILE, Store
 from direct import Direct, settled
 from house import house, until
 
@@ -41,7 +43,7 @@ async def test_members_that_ask_to_be_apart_are_in_no_cohort_together_and_take_t
         assert (
             waited["m2"] == "the cohort closed without m2: m1 asked for cohorts without it; join the next one"
         )
-        assert home.store.rounds()[-1].details["apart"] == ["m2"]
+        assert home.store.rounds()[-1].facts.apart == ("m2",)
 
 
 async def test_whoever_is_named_by_more_than_can_be_lying_waits_until_they_stop(tmp_path):
@@ -168,7 +170,7 @@ async def test_whom_complaints_name_is_in_the_log_and_in_the_rounds_row_once(tmp
         await until(lambda: not home.conductor.running)
         row = home.store.round(live.id)
         assert row.state == "aborted"
-        assert row.details["culprits"] == ["m2"]
+        assert row.facts.culprits == ("m2",)
 
 
 def test_a_row_of_an_older_version_that_is_huge_can_be_read(tmp_path):
@@ -177,11 +179,14 @@ def test_a_row_of_an_older_version_that_is_huge_can_be_read(tmp_path):
         "reason": "x" * 100_000, "culprits": [f"member-{i}" for i in range(15_000)],
         "dropped": {f"member-{i}": "mask" for i in range(15_000)}, "version": 3,
     }  # fmt: skip
-    store.put_round(RoundRow(b"r" * 32, 0, 1.0, "aborted", 2.0, details))
+    store.put_round(RoundRow(b"r" * 32, 0, 1.0, "aborted", 2.0))
+    with sqlite3.connect(tmp_path / FILE) as db:
+        db.execute("update rounds set details = ?", [json.dumps(details)])
+    db.close()
     found = store.round(b"r" * 32)
-    assert len(json.dumps(found.details)) < 20_000
-    assert found.details["culprits"] == details["culprits"][:256]
-    assert found.details["reason"] == "x" * LONGEST
-    assert found.details["version"] == 3
+    assert len(json.dumps(found.told())) < 20_000
+    assert found.facts.culprits == tuple(details["culprits"][:256])
+    assert found.facts.reason == "x" * LONGEST
+    assert found.facts.version == 3
     assert store.rounds() == [found]
     store.close()

@@ -14,7 +14,8 @@ from choral.errors import KeptOut, ParameterError, RoundAborted
 from choral.protocol.aggregator import AggregatorRound, Phase
 from choral.service.rounds.presence import Presence
 from choral.service.state import sqlite as stores
-from choral.service.state.sqlite import FILE, Kept, RoundRow, Store
+from choral.service.state.facts import RoundRow
+from choral.service.state.sqlite import FILE, Kept, Store
 from direct import Direct
 from house import house, make_folder, until
 

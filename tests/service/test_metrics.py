@@ -16,12 +16,20 @@ import httpx
 import pytest
 
 from choral.binding.certificates import CERTIFICATE, KEY
-from choral.errors import ChoralError, ParameterError, RoundAborted, ShuttingDown, Superseded
+from choral.errors import (
+    ChoralError,
+    Ending,
+    NoRoom,
+    ParameterError,
+    PeerError,
+    RoundAborted,
+    ShuttingDown,
+    Superseded,
+)
 from choral.founding.authority import private_tls
 from choral.primitives.identity import Identity
 from choral.service.http.app import create_app
 from choral.service.http.certificate import ServerCertificate
-from choral.service.metrics import reason_class
 from choral.service.serve import _figures
 from choral.service.settings import load
 from house import House, free_port, house, until
@@ -74,12 +82,12 @@ async def test_a_round_is_counted_with_its_phases_and_its_bytes_both_ways(home):
 async def test_what_goes_out_in_a_round_is_remembered_to_the_last_answer(home):
     await one_round(home, 1, 2, 3)
     figure = await figures(home)
-    await until(lambda: "unmask" in home.store.rounds()[-1].details["bytes"]["out"], 5)
-    details = home.store.rounds()[-1].details
-    for phase, count in details["bytes"]["out"].items():
+    await until(lambda: "unmask" in home.store.rounds()[-1].facts.sent, 5)
+    facts = home.store.rounds()[-1].facts
+    for phase, count in facts.sent.items():
         assert figure[f'choral_sent_bytes_total{{answer="{phase}"}}'] == count
-    assert details["bytes_out"] == sum(details["bytes"]["out"].values())
-    assert details["bytes_in"] == sum(details["bytes"]["in"].values())
+    assert facts.told()["bytes_out"] == sum(facts.sent.values())
+    assert facts.told()["bytes_in"] == sum(facts.received.values())
 
 
 async def test_an_aborted_round_is_counted_by_reason_and_phase(tmp_path):
@@ -180,16 +188,20 @@ async def test_figures_move_to_a_port_of_their_own(tmp_path):
     [
         (RoundAborted("x", missing=["m1"]), "missing-members"),
         (RoundAborted("x", culprits=["m1"]), "broken-rule"),
-        (RoundAborted("the aggregator stopped"), "stopping"),
-        (RoundAborted("the aggregator failed: KeyError"), "internal"),
+        (RoundAborted("x", missing=["m1"], culprits=["m2"]), "broken-rule"),
+        (RoundAborted("x", missing=["m1"], ending=Ending.STOPPING), "stopping"),
+        (RoundAborted("the aggregator stopped"), "other"),
+        (PeerError("x", culprits=["m1"]), "broken-rule"),
+        (PeerError("x"), "other"),
+        (NoRoom("x"), "no-room"),
         (ShuttingDown("x"), "stopping"),
         (Superseded("x"), "superseded"),
         (RoundAborted("x"), "other"),
-        (ChoralError("x"), "error"),
+        (ChoralError("x"), "other"),
     ],
 )
-def test_a_reason_is_one_of_few_words(error, kind):
-    assert reason_class(error) == kind
+def test_an_error_knows_how_the_round_that_it_ends_is_counted(error, kind):
+    assert error.ending == kind
 
 
 # ----- health ---------------------------------------------------------------------------------

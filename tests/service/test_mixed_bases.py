@@ -71,7 +71,7 @@ async def test_an_older_update_is_in_the_sum_at_its_discount(tmp_path):
         metrics = home.head.metrics
         assert (metrics.weight, metrics.examples) == (40, 4)  # of the two that measured this very base
         row = home.store.rounds()[-1]
-        assert row.details["stale"] == {"m3": 1, "m4": 2}
+        assert row.facts.stale == {"m3": 1, "m4": 2}
 
 
 async def test_a_cohort_on_an_older_version_is_not_opened_and_one_that_waits_is_told(tmp_path):
@@ -105,7 +105,7 @@ async def test_a_slow_member_counts_late_with_the_real_loop_and_a_fast_cohort_do
         late = asyncio.create_task(home.member(4, trainer=trainer))
         await asyncio.wait_for(asyncio.gather(*(home.member(i) for i in (1, 2, 3))), 15)
         await asyncio.wait_for(late, 8)
-        stale = [row.details["stale"] for row in home.store.rounds() if row.state == "done"]
+        stale = [row.facts.stale for row in home.store.rounds() if row.state == "done"]
         assert any("m4" in one for one in stale), stale
         assert not home.told(4, "refused")
 

@@ -111,7 +111,7 @@ def test_three_processes_train_to_the_end_although_one_is_killed_in_a_round(fed,
         rows = store.rounds()
     verify(records, aggregator=me.federation.aggregator_key, task=me.task.digest)
     assert records[-1].digest.hex() == done[0][1]
-    assert [row.details["dropped"] for row in rows if "m4" in row.details["roster"]] == [{"m4": "mask"}]
+    assert [row.facts.dropped for row in rows if "m4" in row.facts.roster] == [{"m4": "mask"}]
     # what is left of all that: what the killed member could not take away any more
     left = drive.FolderStore(place).named("choral-")
     assert {file.owners[0]["emailAddress"] for file in left} <= {"m4@example.org", BOSS}

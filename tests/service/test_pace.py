@@ -23,5 +23,5 @@ async def test_the_pace_keeps_versions_apart_and_rounds_remember_who_dropped_whe
             await asyncio.gather(*going_on)
         assert time.monotonic() - began >= 0.6
         done = home.store.rounds()[-1]
-        assert done.details["dropped"] == {victim.name: "mask"}
-        assert sorted(done.details["survivors"]) == ["m2", "m3", "m4"]
+        assert done.facts.dropped == {victim.name: "mask"}
+        assert sorted(done.facts.survivors) == ["m2", "m3", "m4"]

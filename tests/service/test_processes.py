@@ -339,7 +339,8 @@ from dataclasses import replace
 from pathlib import Path
 from choral.federation.enrolment import Participant
 from choral.protocol.transcript import sign
-from choral.service.state.sqlite import RoundRow, Store
+from choral.service.state.facts import RoundRow
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 me = Participant.load(Path(sys.argv[1]))
 store = Store(Path(sys.argv[2]))

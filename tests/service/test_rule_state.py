@@ -14,7 +14,8 @@ from choral.founding.folders import provision
 from choral.learning import MLP, model_file, rules
 from choral.learning.update import schema_of
 from choral.protocol.aggregator import Total
-from choral.service.state.sqlite import RoundRow, Store
+from choral.service.state.facts import RoundRow
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 from choral.vectors.fixed_point import encode
 from choral.vectors.totals import Totals

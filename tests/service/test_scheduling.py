@@ -7,16 +7,18 @@ import gc
 import threading
 import time
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from choral.client.journal import Journal
-from choral.errors import OutOfPhase, RoundAborted, ShuttingDown, Superseded, UnknownRound
+from choral.errors import Ending, OutOfPhase, RoundAborted, ShuttingDown, Superseded, UnknownRound
 from choral.learning import Softmax, model_file
 from choral.protocol import wire
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.messages import MaskedVector
+from choral.service.state.facts import Facts
 from direct import Direct
 from house import CLASSES, FEATURES, Player, house, until
 
@@ -70,7 +72,8 @@ async def test_below_the_quorum_a_round_aborts_names_who_was_missing_and_a_new_o
         assert home.told(2, "aborted")[0]["missing"] == ["m1"]
         assert phase in home.told(2, "aborted")[0]["reason"]
         row = next(row for row in home.store.rounds() if row.state == "aborted")
-        assert row.details["missing"] == ["m1"]
+        assert row.facts.missing == ("m1",)
+        assert row.facts.kind is Ending.MISSING_MEMBERS
         records = await asyncio.wait_for(asyncio.gather(home.member(1), *members), 8)
         assert {record.version for record in records} == {1}
         assert len(home.head.survivors) == 3
@@ -324,6 +327,7 @@ async def test_a_round_that_became_too_old_is_aborted_and_changes_nothing(tmp_pa
         with pytest.raises(RoundAborted, match="version 2 came first"):
             await players[2].reveal(held, await players[2].endorse(held, survivors))
         await asyncio.gather(*first, return_exceptions=True)
+        assert home.store.round(held.round_id).facts.kind is Ending.SUPERSEDED
         assert home.head.version == 2
 
 
@@ -449,7 +453,8 @@ async def test_a_round_that_is_cut_off_by_the_stop_says_so(tmp_path):
             with pytest.raises((RoundAborted, UnknownRound, ShuttingDown), match="stopped"):
                 await task
         row = home.store.round(machine.round_id)
-        assert (row.state, row.details["reason"]) == ("aborted", "the aggregator stopped")
+        assert (row.state, row.facts.reason) == ("aborted", "the aggregator stopped")
+        assert row.facts.kind is Ending.STOPPING
 
 
 async def test_a_round_that_is_done_stays_done(tmp_path):
@@ -457,7 +462,7 @@ async def test_a_round_that_is_done_stays_done(tmp_path):
         record = (await asyncio.gather(*(player.play(home.head) for player in players)))[0]
         row = home.store.round(record.round_id)
         assert row.state == "done"
-        home.store.put_round(row.__class__(row.id, row.base, row.opened, "aborted", 0.0, {"reason": "late"}))
+        home.store.put_round(replace(row, state="aborted", facts=Facts(reason="late")))
         assert home.store.round(record.round_id) == row
         found = await players[0].transport.get(f"/v1/rounds/{record.round_id.hex()}")
         assert b'"done"' in found

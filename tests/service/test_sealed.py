@@ -42,7 +42,7 @@ async def test_a_whole_training_with_a_member_that_drops(home):
     await leaver
     assert {record.version for record in records} == {2}
     rows = home.store.rounds()
-    assert {name for row in rows for name in row.details["dropped"]} == {"m4"}
+    assert {name for row in rows for name in row.facts.dropped} == {"m4"}
 
 
 async def test_the_proxy_sees_no_masked_word(home, monkeypatch):

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from choral.errors import ParameterError, RecordError, RoundAborted
+from choral.errors import Ending, ParameterError, RecordError, RoundAborted
 from choral.founding.folders import INITIAL
 from choral.learning import model_file
 from choral.learning.update import flatten
@@ -20,7 +20,8 @@ from choral.protocol.aggregator import Total
 from choral.service import settings
 from choral.service.rounds.presence import Presence
 from choral.service.state import sqlite as stores
-from choral.service.state.sqlite import FILE, RoundRow, Store
+from choral.service.state.facts import Facts, RoundRow
+from choral.service.state.sqlite import FILE, Store
 from choral.service.training import Training
 from choral.vectors.fixed_point import encode
 from choral.vectors.totals import Totals
@@ -32,8 +33,8 @@ def home(tmp_path):
     return House(make_folder(tmp_path / "fed", 3))
 
 
-def row(number: int, state: str = "open", **details) -> RoundRow:
-    return RoundRow(bytes([number]) * 32, 0, float(number), state, None, details)
+def row(number: int, state: str = "open") -> RoundRow:
+    return RoundRow(bytes([number]) * 32, 0, float(number), state)
 
 
 # ----- the store ------------------------------------------------------------------------------
@@ -116,7 +117,7 @@ def test_rounds_that_were_open_are_over_after_a_restart_and_done_ones_stay(tmp_p
         store.put_round(row(number, state))
     assert store.abort_open_rounds("restarted") == 1
     assert [found.state for found in store.rounds()] == ["aborted", "done", "aborted"]
-    assert store.round(b"\x01" * 32).details == {"reason": "restarted"}
+    assert store.round(b"\x01" * 32).facts == Facts(reason="restarted", kind=Ending.STOPPING)
     store.put_round(row(2, "aborted"))
     assert store.round(b"\x02" * 32).state == "done"
     store.close()
@@ -201,6 +202,7 @@ def test_a_sum_of_weights_that_cannot_be_is_no_version(tmp_path, home, weight):
     with pytest.raises(RoundAborted, match="impossible for 3 members: one of m1, m2, m3 sent") as error:
         training.apply(bad, training.head, b"r" * 32, lambda record: row(1, "done"))
     assert error.value.culprits == error.value.proven == ()  # nobody can tell who
+    assert error.value.ending is Ending.BROKEN_RULE
     assert training.head.version == 0
     store.close()
 

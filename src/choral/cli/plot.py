@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -16,7 +15,8 @@ from choral.errors import ParameterError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.progress import measured, progress_of
 from choral.service.page import view
-from choral.service.state.sqlite import RoundRow, Store
+from choral.service.state.facts import RoundRow
+from choral.service.state.sqlite import Store
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ROUNDS = 2000  # the newest, that a report shows
@@ -73,7 +73,7 @@ def findings(me: Participant, state: Path | None) -> Findings:
     else:
         (data,) = fetch(me, "/v1/rounds")
         with understood(me.federation.aggregator.url):
-            rows = [_row(row) for row in json.loads(data)]
+            rows = [RoundRow.read(row) for row in json.loads(data)]
     names = list(me.federation.members)[:_LARGE]
     with understood(me.federation.aggregator.url):
         found = view.history(me, measured(records), records[-ROUNDS:], rows, progress_of(records))
@@ -85,17 +85,6 @@ def findings(me: Participant, state: Path | None) -> Findings:
         if record.version and record.metrics and record.metrics.weight
     ]
     return Findings(found, names, max(bounds, default=None))
-
-
-def _row(told: dict[str, Any]) -> RoundRow:
-    return RoundRow(
-        bytes.fromhex(told["id"]),
-        told["base"],
-        told["opened"],
-        told["state"],
-        told["seconds"],
-        told["details"],
-    )
 
 
 COMMANDS = (plot,)

@@ -21,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from choral import __version__
-from choral.errors import ChoralError, RoundAborted, ShuttingDown, Superseded
+from choral.errors import ChoralError
 from choral.protocol.rounds import LABELS
 from choral.service.rounds.presence import RESTING
 
@@ -86,7 +86,7 @@ class Metrics:
 
     def round_aborted(self, error: ChoralError, phase: str) -> None:
         self._rounds.labels("aborted").inc()
-        self._aborts.labels(reason_class(error), phase).inc()
+        self._aborts.labels(error.ending.value, phase).inc()
 
     def received(self, message: str, size: int) -> None:
         self._received.labels(message).inc(size)
@@ -185,18 +185,3 @@ class _States(Collector):
         build = GaugeMetricFamily("choral_build_info", "Version of Choral.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
-
-
-def reason_class(error: ChoralError) -> str:
-    """Why a round ended without a sum, as one of few words."""
-    if isinstance(error, Superseded):
-        return "superseded"
-    if isinstance(error, ShuttingDown) or error.reason == "the aggregator stopped":
-        return "stopping"
-    if getattr(error, "culprits", ()):
-        return "broken-rule"
-    if getattr(error, "missing", ()):
-        return "missing-members"
-    if error.reason.startswith("the aggregator failed"):
-        return "internal"
-    return "other" if isinstance(error, RoundAborted) else error.slug

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from choral.errors import ParameterError, RecordError, RoundAborted
+from choral.errors import Ending, ParameterError, RecordError, RoundAborted
 from choral.federation import records
 from choral.federation.enrolment import INITIAL, Participant
 from choral.federation.progress import Progress
@@ -25,7 +25,8 @@ from choral.learning.update import Schema, flatten, schema_of
 from choral.protocol.aggregator import Total
 from choral.protocol.transcript import sign, signed_by
 from choral.service.rounds.apart import some
-from choral.service.state.sqlite import RoundRow, Store
+from choral.service.state.facts import RoundRow
+from choral.service.state.sqlite import Store
 from choral.vectors.fixed_point import RingPlan, decode
 from choral.vectors.totals import Totals
 
@@ -173,7 +174,8 @@ class Training:
             if staleness + oldest > self._task.max_staleness or self.over:
                 raise RoundAborted(
                     f"its members started from version {base.version - oldest}, but version"
-                    f" {self.head.version} came first"
+                    f" {self.head.version} came first",
+                    ending=Ending.SUPERSEDED,
                 )
             totals = Totals.decode(total.auxiliary)
             self._expect_honest(total, totals.weight)
@@ -238,6 +240,7 @@ def _lied(total: Total, what: str) -> RoundAborted:
     return RoundAborted(
         f"{what}: one of {some(total.survivors)} sent what no honest member sends",
         hint="nobody can tell who: the aggregator knows the sum alone. Its members go on to a new round",
+        ending=Ending.BROKEN_RULE,
     )
 
 

@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import structlog
@@ -126,7 +125,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         if not is_local():
             who(members_only=False)
         rows = await asyncio.to_thread(store.rounds)
-        return jsonify([{**asdict(row), "id": row.id.hex()} for row in rows])
+        return jsonify([row.told() for row in rows])
 
     @app.get("/v1/task")
     async def get_task() -> Response:
@@ -227,7 +226,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         found = await rounds.outcome(_hex(round_id))
         if isinstance(found, LiveRound):
             return jsonify(id=round_id, state="open", phase=found.machine.phase.value)
-        return jsonify({**asdict(found), "id": round_id})
+        return jsonify(found.told())
 
     @app.errorhandler(ChoralError)
     async def refuse(error: ChoralError) -> Response:

@@ -17,6 +17,7 @@ from choral.service.http.problems import Refused
 from choral.service.page import view
 from choral.service.rounds.live import or_timeout
 from choral.service.rounds.requests import Rounds
+from choral.service.state.facts import made
 from choral.service.state.sqlite import Store
 
 PAGES = 200  # open at once, at most
@@ -78,7 +79,7 @@ class Feed:
         start = max(-1, before - 1 - VERSIONS)
         found = self._store.records(start, before - 1 - start)
         rows = [self._store.round(record.round_id) for record in found]
-        when = view.made(row for row in rows if row is not None)
+        when = made(row for row in rows if row is not None)
         best = self._progress.best
         lines = [view.version_of(record, self._measured, best, when) for record in reversed(found)]
         return json.dumps(lines).encode()

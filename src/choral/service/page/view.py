@@ -16,7 +16,7 @@ from choral.federation.records import Record
 from choral.protocol.aggregator import Phase
 from choral.protocol.rounds import PHASES
 from choral.service.rounds.live import LiveRound
-from choral.service.state.sqlite import RoundRow
+from choral.service.state.facts import RoundRow, made
 
 NAMED = 200  # members that are shown by name
 CHIPS = 48  # names at one place of a station
@@ -69,10 +69,8 @@ def security(aggregator: Participant) -> dict[str, Any]:
 
 def cells(row: RoundRow, names: Iterable[str]) -> str:
     """What became of each member in a round, a letter each."""
-    details = row.details
-    roster, survivors = set(details.get("roster", ())), set(details.get("survivors", ()))
-    dropped, late = details.get("dropped", {}), set(details.get("late", ()))
-    missing = set(details.get("missing", ()))
+    facts = row.facts
+    roster, survivors, late, missing = map(set, (facts.roster, facts.survivors, facts.late, facts.missing))
 
     def cell(name: str) -> str:
         if name not in roster:
@@ -81,39 +79,32 @@ def cells(row: RoundRow, names: Iterable[str]) -> str:
             return MISSING if name in missing else ABORTED
         if name in survivors:
             return IN
-        return NO_SHARES if dropped.get(name) == "share" else NO_VECTOR
+        return NO_SHARES if facts.dropped.get(name) == Phase.SHARE.value else NO_VECTOR
 
     return "".join(map(cell, names))
 
 
 def round_of(row: RoundRow, names: Iterable[str]) -> dict[str, Any]:
     """A round that is over, for the grid and the costs."""
-    details = row.details
-    moved = details.get("bytes", {})
+    facts = row.facts
     return {
         "id": row.id.hex()[:12],
         "state": row.state,
-        "version": details.get("version"),
+        "version": facts.version,
         "base": row.base,
         "opened": row.opened,
         "seconds": row.seconds,
-        "phases": details.get("seconds", {}),
-        "in": moved.get("in", {}),
-        "out": moved.get("out", {}),
-        "roster": len(details.get("roster", ())),
-        "survivors": len(details.get("survivors", ())),
-        "reason": details.get("reason"),
-        "phase": details.get("phase"),
-        "missing": details.get("missing", [])[:CHIPS],
-        "culprits": details.get("culprits", [])[:CHIPS],
+        "phases": dict(facts.seconds),
+        "in": dict(facts.received),
+        "out": dict(facts.sent),
+        "roster": len(facts.roster),
+        "survivors": len(facts.survivors),
+        "reason": facts.reason,
+        "phase": facts.phase,
+        "missing": list(facts.missing[:CHIPS]),
+        "culprits": list(facts.culprits[:CHIPS]),
         "cells": cells(row, names),
     }
-
-
-def made(rows: Iterable[RoundRow]) -> dict[int, float]:
-    """When versions were made, seconds since 1970, as far as these rounds tell."""
-    done = (row for row in rows if row.state == "done" and row.seconds is not None)
-    return {row.details["version"]: row.opened + (row.seconds or 0.0) for row in done}
 
 
 def version_of(
@@ -143,10 +134,9 @@ def version_of(
 def saw(rows: Sequence[RoundRow]) -> dict[str, Any] | None:
     """Histograms of the newest round that has them: one masked vector, the sum, the sum from near."""
     for row in reversed(rows):
-        found = row.details.get("saw", {})
-        if found.get("masked") and found.get("sum"):
-            survivors = len(row.details.get("survivors", ()))
-            return {"version": row.details.get("version"), "survivors": survivors, **found}
+        facts = row.facts
+        if facts.saw.masked and facts.saw.sum:
+            return {"version": facts.version, "survivors": len(facts.survivors), **facts.saw.told()}
     return None
 
 

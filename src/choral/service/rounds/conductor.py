@@ -10,13 +10,14 @@ import asyncio
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
 
-from choral.errors import ChoralError, NoRoom, RoundAborted, ShuttingDown, Superseded
+from choral.errors import ChoralError, Ending, NoRoom, RoundAborted, ShuttingDown, Superseded
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
 from choral.protocol.aggregator import AggregatorRound, Phase, Total
@@ -28,7 +29,8 @@ from choral.service.rounds.live import LiveRound, few, or_timeout
 from choral.service.rounds.presence import Presence
 from choral.service.rounds.room import UNSAVED, Room
 from choral.service.settings import Settings
-from choral.service.state.sqlite import LONGEST, RoundRow, Store, born
+from choral.service.state.facts import LONGEST, RoundRow, born
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 from choral.vectors.fixed_point import LARGEST_COHORT
 from choral.vectors.histogram import close_up, histogram
@@ -216,11 +218,12 @@ class Conductor:
         except ChoralError as error:
             await self._fail(live, error)
         except asyncio.CancelledError:
-            await self._fail(live, RoundAborted("the aggregator stopped"))
+            await self._fail(live, RoundAborted("the aggregator stopped", ending=Ending.STOPPING))
             raise
         except Exception:
             log.exception("a round failed", round=live.short)
-            await self._fail(live, RoundAborted("the aggregator failed; its log says why"))
+            why = RoundAborted("the aggregator failed; its log says why", ending=Ending.INTERNAL)
+            await self._fail(live, why)
         finally:
             self._forget(live)
             for event in live.closed.values():
@@ -268,8 +271,9 @@ class Conductor:
         if len(live.machine.pinned) <= _LATE_NAMED:
             rest = [name for name in live.machine.pinned if name not in roster and name not in live.apart]
             live.late = [name for name in rest if self.presence.connected(name)]
+        row = live.row("open", live.facts())
         try:
-            await asyncio.to_thread(self._store.put_round, live.row("open"))  # saved before it is answered
+            await asyncio.to_thread(self._store.put_round, row)  # saved before it is answered
         except UNSAVED as error:
             told, _ = self.room.failed(error)
             raise told from error
@@ -289,8 +293,9 @@ class Conductor:
             assert total is not None  # noqa: S101  (close() of the last phase gave it or raised)
             live.culprits = total.culprits
             self.witness(live, "sum", total.main)
-            live.saw["sum"] = await asyncio.to_thread(histogram, total.main)
-            live.saw["close_up"] = await asyncio.to_thread(close_up, total.main)
+            whole = tuple(await asyncio.to_thread(histogram, total.main))
+            near = tuple(await asyncio.to_thread(close_up, total.main))
+            live.saw = replace(live.saw, sum=whole, close_up=near)
             given = [total]
             del total  # held by nobody else: its memory is free once the mean is in the model
             oldest = max(live.stale(given[0].survivors).values(), default=0)
@@ -311,7 +316,8 @@ class Conductor:
 
         def row(record: Record) -> RoundRow:
             seconds = self._clock() - live.began
-            return live.row("done", seconds, version=record.version, culprits=list(live.culprits))
+            facts = replace(live.facts(), version=record.version, culprits=live.culprits)
+            return live.row("done", facts, seconds)
 
         def step() -> Record:
             if given:
@@ -351,10 +357,11 @@ class Conductor:
         self.ended[live.id] = live.failure
         while len(self.ended) > _REASONS_KEPT:
             del self.ended[next(iter(self.ended))]
-        row = live.row(
-            "aborted", self._clock() - live.began, reason=error.reason[:LONGEST], missing=missing,
-            culprits=culprits, phase=phase,
+        facts = replace(
+            live.facts(), reason=error.reason[:LONGEST], kind=error.ending, phase=phase,
+            missing=tuple(missing), culprits=tuple(culprits),
         )  # fmt: skip
+        row = live.row("aborted", facts, self._clock() - live.began)
         try:
             await asyncio.to_thread(self._store.put_round, row)
         except UNSAVED as trouble:  # the members have to be told all the same

@@ -14,7 +14,7 @@ from choral.federation.records import Record
 from choral.protocol.aggregator import AggregatorRound, Phase
 from choral.protocol.messages import FromMember, MaskedVector
 from choral.protocol.rounds import PHASES
-from choral.service.state.sqlite import RoundRow
+from choral.service.state.facts import Facts, RoundRow, Saw
 
 
 class StillWaiting(Exception):
@@ -80,7 +80,7 @@ class LiveRound:
     apart: dict[str, str] = field(default_factory=dict)
     settled: tuple[Any, dict[str, str]] | None = None
     late: list[str] = field(default_factory=list)
-    saw: dict[str, list[int]] = field(default_factory=dict)
+    saw: Saw = field(default_factory=Saw)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     closed: dict[Phase, asyncio.Event] = field(default_factory=lambda: {p: asyncio.Event() for p in PHASES})
@@ -132,26 +132,21 @@ class LiveRound:
             entry.member: entry.staleness for entry in roster if entry.staleness and entry.member in wanted
         }
 
-    def row(self, state: str, seconds: float | None = None, **details: Any) -> RoundRow:
+    def facts(self) -> Facts:
+        """What has happened so far."""
         roster = self.machine.received(Phase.ADVERTISE)
-        return RoundRow(
-            self.id,
-            self.base.version,
-            self.opened,
-            state,
-            seconds,
-            {
-                "roster": roster,
-                "survivors": self.machine.received(Phase.MASK),
-                "dropped": self.dropped(),
-                "late": self.late,
-                "apart": list(self.apart),
-                "stale": self.stale(roster),
-                "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
-                "bytes_in": self.bytes_in,
-                "bytes_out": self.bytes_out,
-                "bytes": {"in": dict(self.got), "out": dict(self.gave)},
-                "saw": self.saw,
-                **details,
-            },
+        return Facts(
+            roster=tuple(roster),
+            survivors=tuple(self.machine.received(Phase.MASK)),
+            dropped=self.dropped(),
+            late=tuple(self.late),
+            apart=tuple(self.apart),
+            stale=self.stale(roster),
+            seconds={name: round(value, 4) for name, value in self.seconds.items()},
+            received=dict(self.got),
+            sent=dict(self.gave),
+            saw=self.saw,
         )
+
+    def row(self, state: str, facts: Facts, seconds: float | None = None) -> RoundRow:
+        return RoundRow(self.id, self.base.version, self.opened, state, seconds, facts)

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ from choral.service.rounds.conductor import Conductor
 from choral.service.rounds.live import LiveRound, StillWaiting, few, or_timeout
 from choral.service.rounds.status import status_of
 from choral.service.settings import Settings
-from choral.service.state.sqlite import RoundRow, Store
+from choral.service.state.facts import RoundRow
+from choral.service.state.sqlite import Store
 from choral.service.training import Training
 from choral.vectors.histogram import histogram
 
@@ -224,9 +226,10 @@ class Rounds:
     async def mask(self, message: MaskedVector, size: int) -> LiveRound:
         """The round that took the vector; whoever sent it need not hold it any longer. Raises as `join`."""
         live = await self._take(message.head.round_id, message, size)
-        if "masked" not in live.saw:
-            live.saw["masked"] = []  # one is enough: of the first to come
-            live.saw["masked"] = await asyncio.to_thread(histogram, message.main)
+        if live.saw.masked is None:
+            live.saw = replace(live.saw, masked=())  # one is enough: of the first to come
+            masked = await asyncio.to_thread(histogram, message.main)
+            live.saw = replace(live.saw, masked=tuple(masked))
         self.conductor.witness(live, f"{message.head.member}.masked", message.main)
         return live
 

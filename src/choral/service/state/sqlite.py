@@ -10,14 +10,15 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from choral.errors import NoRoom, ParameterError
+from choral.errors import Ending, NoRoom, ParameterError
 from choral.federation.records import Record
 from choral.protocol import wire
+from choral.service.state.facts import Facts, RoundRow
 
 FILE = "aggregator.sqlite"
 _SCHEMA = """
@@ -44,21 +45,7 @@ create table about (key text primary key, value text not null) without rowid;
 )
 _VERSION = len(_LAYOUTS)
 _PIECE = 1 << 20  # bytes of a model in one row
-LONGEST = 1000  # characters of a reason in a row
-_MOST = 256  # names in one: a cohort
 _LEAST_FREE = 16 << 20  # bytes
-
-
-@dataclass(frozen=True)
-class RoundRow:
-    """One round as remembered. `state` is open, done or aborted."""
-
-    id: bytes
-    base: int
-    opened: float
-    state: str
-    seconds: float | None = None
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -226,7 +213,7 @@ class Store:
             "insert into rounds values (?, ?, ?, ?, ?, ?) on conflict (id) do update set"
             " state = excluded.state, seconds = excluded.seconds, details = excluded.details"
             " where state <> 'done'",
-            (row.id, row.base, row.opened, row.state, row.seconds, json.dumps(row.details)),
+            (row.id, row.base, row.opened, row.state, row.seconds, json.dumps(row.facts.told())),
         )
 
     def count_sent(self, round_id: bytes, sent: dict[str, int]) -> None:
@@ -234,10 +221,8 @@ class Store:
         with self._write() as db:
             found = db.execute("select details from rounds where id = ?", (round_id,)).fetchone()
             if found:
-                details = json.loads(found[0])
-                details["bytes"] = {**details.get("bytes", {}), "out": sent}
-                details["bytes_out"] = sum(sent.values())
-                db.execute("update rounds set details = ? where id = ?", (json.dumps(details), round_id))
+                facts = replace(Facts.read(json.loads(found[0])), sent=sent)
+                db.execute("update rounds set details = ? where id = ?", (json.dumps(facts.told()), round_id))
 
     # ----- whose it is ------------------------------------------------------------------------
 
@@ -313,7 +298,7 @@ class Store:
 
     def abort_open_rounds(self, reason: str) -> int:
         """After a restart: rounds that were open are over, and their members will ask."""
-        details = json.dumps({"reason": reason})
+        details = json.dumps(Facts(reason=reason, kind=Ending.STOPPING).told())
         with self._write() as db:
             return db.execute(
                 "update rounds set state = 'aborted', details = ? where state = 'open'", (details,)
@@ -349,23 +334,4 @@ def _alone(path: Path) -> sqlite3.Connection:
 
 
 def _row(row: tuple[Any, ...]) -> RoundRow:
-    return RoundRow(row[0], row[1], row[2], row[3], row[4], _cut(json.loads(row[5])))
-
-
-def _cut(found: Any) -> Any:
-    """The same, with no list and no text longer than what is written today: others have to read it whole."""
-    if isinstance(found, str):
-        return found[:LONGEST]
-    if isinstance(found, list):
-        return [_cut(item) for item in found[:_MOST]]
-    if isinstance(found, dict):
-        return {key[:LONGEST]: _cut(value) for key, value in list(found.items())[:_MOST]}
-    return found
-
-
-def born(rows: list[RoundRow], version: int) -> float | None:
-    """When a version was made, as far as the rounds that are remembered tell."""
-    for row in reversed(rows):
-        if row.details.get("version") == version:
-            return row.opened + (row.seconds or 0.0)
-    return None
+    return RoundRow(row[0], row[1], row[2], row[3], row[4], Facts.read(json.loads(row[5])))
