@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from choral.primitives.envelope import EnvelopeKey, Envelopes
+from choral.integrations.syft.envelope import EnvelopeKey, Envelopes
+from choral.integrations.syft.sealing import Syft
 from choral.primitives.identity import Identity
 from choral.protocol import phases, wire
 from choral.protocol.messages import Dealt, Inbox, Masked, MaskedVector, Roster
 from choral.protocol.parameters import Parameters
-from choral.protocol.sealing import AES_GCM, Sealing, Syft
+from choral.protocol.sealing import AES_GCM, Sealing
 from choral.protocol.transcript import sign, vector_digest
 from figures import Figure, table, timed
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from choral.integrations.syft.envelope import EnvelopeKey, Envelopes
 from choral.primitives.entropy import seeded
-from choral.primitives.envelope import EnvelopeKey, Envelopes
 
 
 def main() -> None:

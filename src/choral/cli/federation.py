@@ -17,15 +17,14 @@ from choral.cli.reading import Log, status_of, understood
 from choral.cli.terminal import console, errors, percent, say, set_up_logs, show, working
 from choral.cli.values import FILE, FOLDER, HOST, URL, Number
 from choral.client import participate
-from choral.client.syft import carrier as file_carrier
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
+from choral.federation.integration import integration
 from choral.federation.progress import Measurement, measured, progress_of
 from choral.federation.records import Record
 from choral.founding.trainers import trainer_for
 from choral.service import settings as service_settings
 from choral.service.serve import serve as run_aggregator
-from choral.service.syft import serve as serve_by_files
 
 WEEK = 7 * 86400
 SECONDS = Number(0, WEEK, min_open=True)
@@ -79,7 +78,7 @@ def serve(folder: Path, witness: Path | None, via: str, **given: Any) -> None:
             who = "on this machine" if chosen.dashboard == "local" else "with the token"
             errors.print(f"  the dashboard is there, too, {who}: open it in a browser")
 
-    run = serve_by_files if via == "pysyft" else run_aggregator
+    run = integration("syft", "aggregator").serve if via == "pysyft" else run_aggregator
     try:
         asyncio.run(run(aggregator, chosen, witness=witness, started=started))
     except OSError as error:
@@ -120,7 +119,7 @@ def join(folder: Path, data: Path, model: str | None, as_json: bool, via: str, *
         else:
             show(event, **details)
 
-    carrier = file_carrier(folder) if via == "pysyft" else None
+    carrier = integration("syft", "member").carrier(folder) if via == "pysyft" else None
     participate(folder, data, trainer, report=report, carrier=carrier, **given)
 
 

@@ -14,12 +14,12 @@ from choral.cli.terminal import say, steps
 from choral.cli.tls import tls_of
 from choral.cli.values import COMMA_LIST, FILE, FOLDER, URL, Number
 from choral.errors import ParameterError
+from choral.federation.integration import sealer
 from choral.founding import found
 from choral.founding.folders import AUTHORITY
 from choral.vectors.fixed_point import LARGEST_COHORT
 
 LARGEST = 2**31 - 1  # features: more are a mistake
-MOST_ENVELOPES = 50  # members: bench/sealing.py
 
 
 @click.command(epilog="Example:  choral init fed/ --members 3 --shards shards/ --rounds 60")
@@ -137,14 +137,10 @@ def init(folder: Path, members: int | None, names: tuple[str, ...] | None, **giv
         say("  [yellow]warning:[/] that is coarse; a smaller --clip or cohort makes it finer")
     if federation.warning:
         say("  [yellow]warning:[/] {}", federation.warning)
-    if task.sealing == "syft":
+    if sealed := sealer(task.sealing):
         say("  sealed by Syft Crypto: the Syft bundles of all are pinned in federation.toml")
-        if largest > MOST_ENVELOPES:
-            say(
-                "  [yellow]warning:[/] {} members exchange {:.0f} MB of envelopes a round;"
-                " syft is sensible for up to about {}",
-                largest, largest * (largest - 1) * 4371 / 1e6, MOST_ENVELOPES,
-            )  # fmt: skip
+        if warning := sealed.warning(largest):
+            say("  [yellow]warning:[/] {}", warning)
     if tls:
         names_there = ", ".join(certificates.names_of(tls.server.certificate))
         say("  TLS for {} until {:%Y-%m-%d}", names_there, certificates.expires(tls.server.certificate))

@@ -68,7 +68,7 @@ def participate(
         stay: do not return at the end, but wait to be stopped: for Deployments, which restart what ends.
         report: called as `report(event, **details)` with what happens.
         witness: folder to write updates to in the clear, for demonstrations only.
-        carrier: what requests travel by instead of HTTP, for example that of `client.syft.carrier`.
+        carrier: what requests travel by instead of HTTP, for example that of `integrations.syft.member`.
 
     Returns:
         The newest model record.

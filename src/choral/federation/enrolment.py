@@ -19,11 +19,14 @@ from choral.errors import IdentityError, ParameterError
 from choral.federation import key_file
 from choral.federation.address import address
 from choral.federation.files import NAME, checked, read_toml
+from choral.federation.integration import sealer
 from choral.federation.task import EDITED, Hex32, Task, Tolerated
-from choral.primitives.envelope import BUNDLE_BYTES, EnvelopeKey, Envelopes
 from choral.primitives.identity import Identity, sound
 from choral.protocol.parameters import Parameters
-from choral.protocol.sealing import AES_GCM, Sealing, Syft
+from choral.protocol.sealing import AES_GCM, Sealing
+
+BUNDLE_BYTES = 224
+"""A Syft public bundle (§3.4)."""
 
 MemberName = Annotated[str, Field(pattern=NAME)]
 Bundle = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{2 * BUNDLE_BYTES}}}$")]
@@ -182,20 +185,11 @@ class Participant:
         """How this task's rounds are sealed, with this participant's own keys (§3.4).
 
         Raises:
-            IdentityError: the Syft keys in the folder are missing or not the pinned ones.
-            ParameterError: Syft Crypto is not installed, or in another version.
+            IdentityError: the keys for it in the folder are missing or not the pinned ones.
+            ParameterError: the integration that seals so, or a package of it, is not installed.
         """
-        if self.task.sealing != "syft":
-            return AES_GCM
-        bundles = {name: bytes.fromhex(bundle) for name, bundle in self.federation.bundles.items()}
-        content = key_file.read(self.folder / SYFT_KEYS)
-        try:
-            own = EnvelopeKey.from_private_bytes(content)
-        except IdentityError as error:
-            raise IdentityError(f"{self.folder / SYFT_KEYS}: {error.reason}", hint=error.hint) from error
-        envelopes = Envelopes(self.name, own, bundles)
-        keys = {**self.federation.pinned, AGGREGATOR: self.federation.aggregator_key}
-        return Syft(envelopes, keys, AGGREGATOR)
+        found = sealer(self.task.sealing)
+        return found.sealing_of(self) if found else AES_GCM
 
     def expect(self, *, aggregator: bool) -> Participant:
         """This participant, if it is of the wanted kind.

@@ -13,10 +13,10 @@ from choral.errors import ParameterError
 from choral.federation import key_file
 from choral.federation.enrolment import AGGREGATOR, CA, INITIAL, SYFT_KEYS, Federation
 from choral.federation.files import checked
+from choral.federation.integration import sealer
 from choral.federation.task import Task
 from choral.founding.authority import Pem, Tls
 from choral.primitives.entropy import RandomBytes
-from choral.primitives.envelope import EnvelopeKey
 from choral.primitives.identity import Identity
 
 AUTHORITY = "ca"
@@ -51,7 +51,7 @@ def provision(
     Nothing is left behind when it fails. `each` hands on the names, to show how far it is.
 
     Raises:
-        ParameterError: the folder exists, or the federation cannot be.
+        ParameterError: the folder exists, the federation cannot be, or what seals it is not installed.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ParameterError(f"{root} exists already", hint="choose another folder: keys are never replaced")
@@ -62,7 +62,8 @@ def provision(
     # floors that no round could meet are refused before anything is written
     task.parameters(minimum, tolerated)
     identities = {name: Identity.generate(random) for name in (AGGREGATOR, *members)}
-    syft = {name: EnvelopeKey.generate(random) for name in identities} if task.sealing == "syft" else {}
+    sealed = sealer(task.sealing)
+    keys = {name: sealed.new_keys(random) for name in identities} if sealed else {}
     federation = checked(
         Federation,
         {
@@ -71,7 +72,7 @@ def provision(
             "members": {name: identities[name].public.hex() for name in members},
             "minimum": minimum,
             "tolerated": tolerated,
-            "bundles": {name: key.public.hex() for name, key in syft.items()},
+            "bundles": {name: public.hex() for name, (public, _) in keys.items()},
         },
         "the federation",
     )
@@ -86,8 +87,8 @@ def provision(
             folder = building / name
             folder.mkdir(mode=0o700)
             key_file.save(identity, folder / "identity.pem")
-            if name in syft:
-                key_file.write(folder / SYFT_KEYS, syft[name].private_bytes)
+            if name in keys:
+                key_file.write(folder / SYFT_KEYS, keys[name][1])
             for one in alike:
                 one.put(folder)
         for one in alike:

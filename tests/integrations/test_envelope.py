@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from choral.errors import IdentityError, ParameterError, PeerError
-from choral.primitives import envelope
+from choral.integrations.syft import envelope
+from choral.integrations.syft.envelope import BUNDLE_BYTES, OVERHEAD_BYTES, EnvelopeKey, Envelopes
 from choral.primitives.entropy import seeded
-from choral.primitives.envelope import BUNDLE_BYTES, OVERHEAD_BYTES, EnvelopeKey, Envelopes
 
 syft = pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')
 

@@ -22,7 +22,7 @@ from quart import Quart
 from choral.binding.sizes import largest_message
 from choral.errors import ChoralError
 from choral.federation.enrolment import Participant
-from choral.federation.folders import (
+from choral.integrations.syft.folders import (
     ANSWER,
     OVERHEAD,
     REQUEST,

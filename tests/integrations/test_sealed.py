@@ -9,11 +9,11 @@ import pytest
 
 from choral.binding.sizes import largest_message
 from choral.errors import ChoralError, PeerError
+from choral.integrations.syft.envelope import OVERHEAD_BYTES
+from choral.integrations.syft.sealing import HEADER_BYTES
 from choral.learning import model_file
-from choral.primitives.envelope import OVERHEAD_BYTES
 from choral.protocol import wire
 from choral.protocol.messages import Dealt, Inbox, Shares
-from choral.protocol.sealing import HEADER_BYTES
 from house import House, house, until
 
 pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')

@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from choral.errors import IdentityError, ParameterError, PeerError
+from choral.federation.enrolment import BUNDLE_BYTES
 from choral.primitives.entropy import RandomBytes
 
 VERSION = "0.1.2b4"
-BUNDLE_BYTES = 224
 _HEADER = 4 + 1 + 4 + 4096  # magic, version, length of the prelude, prelude with zeros after it
 OVERHEAD_BYTES = _HEADER + 2 + 64 + 16  # length of the signature, signature, tag
 """An envelope is this much longer than its plaintext."""

@@ -30,9 +30,9 @@ from choral.errors import ParameterError
 from choral.federation import key_file
 from choral.federation.enrolment import Participant
 from choral.federation.files import checked, read_toml
-from choral.primitives.envelope import OVERHEAD_BYTES, Envelopes
+from choral.integrations.syft.envelope import OVERHEAD_BYTES, Envelopes
+from choral.integrations.syft.sealing import Syft
 from choral.protocol.messages import Bytes32, Length
-from choral.protocol.sealing import Syft
 
 VERSION = "0.10.0"
 FILE = "pysyft.toml"

@@ -25,15 +25,15 @@ except importlib.metadata.PackageNotFoundError:
 
 import drive
 from choral.binding.access import Access, header
-from choral.client import syft as client
 from choral.client.transport import Transport
 from choral.errors import AggregatorUnavailable, ChoralError, UnknownRound
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.federation.folders import ANSWER, REQUEST, Account, Answer, File, Folders, Request, name_of
 from choral.federation.records import verify
+from choral.integrations.syft import member as client
+from choral.integrations.syft.aggregator import Desk
+from choral.integrations.syft.folders import ANSWER, REQUEST, Account, Answer, File, Folders, Request, name_of
 from choral.protocol import wire
 from choral.service.state.sqlite import Store
-from choral.service.syft import Desk
 
 BOSS = "aggregator@example.org"
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ class Process:
 
     def __init__(self, log: Path, *arguments: str | Path) -> None:
         self.log = log
-        path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(HERE), str(HERE.parent / "service"), os.environ.get("PYTHONPATH", "")])
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "syft_processes.py"), *map(str, arguments)],

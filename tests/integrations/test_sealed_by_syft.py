@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from choral.errors import PeerError, WireError
+from choral.integrations.syft.envelope import OVERHEAD_BYTES, EnvelopeKey, Envelopes
+from choral.integrations.syft.sealing import HEADER_BYTES, MASKED, SHARE, Syft, header
 from choral.primitives.entropy import seeded
-from choral.primitives.envelope import OVERHEAD_BYTES, EnvelopeKey, Envelopes
 from choral.primitives.identity import Identity
 from choral.protocol import wire
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.messages import MaskedVector
-from choral.protocol.sealing import HEADER_BYTES, MASKED, SHARE, Syft, Way, header
+from choral.protocol.sealing import Way
 from choral.protocol.transcript import sign
 from stage import A, D, Stage
 

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from choral.cli import cli
 from choral.errors import IdentityError, ParameterError
-from choral.federation import folders
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.federation.folders import FILE, Account
+from choral.integrations.syft import folders
+from choral.integrations.syft.folders import FILE, Account
 from house import make_folder
 
 pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')

@@ -12,7 +12,8 @@ from choral.errors import IdentityError, ParameterError
 from choral.federation.enrolment import AGGREGATOR, SYFT_KEYS, Federation, Participant
 from choral.federation.files import read_toml
 from choral.federation.task import Task
-from choral.protocol.sealing import AES_GCM, Syft
+from choral.integrations.syft.sealing import Syft
+from choral.protocol.sealing import AES_GCM
 from house import make_folder, make_task
 
 pytest.importorskip("syft_crypto_python", reason='needs pip install "choral[syft]"')

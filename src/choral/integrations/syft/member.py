@@ -18,7 +18,7 @@ import httpx
 from choral.binding.sizes import largest_answer
 from choral.errors import ChoralError
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.federation.folders import (
+from choral.integrations.syft.folders import (
     ANSWER,
     OVERHEAD,
     REQUEST,

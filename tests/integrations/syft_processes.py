@@ -17,15 +17,15 @@ import drive
 from choral.binding.access import Access
 from choral.binding.sizes import largest_answer
 from choral.client import participate
-from choral.client import syft as client
 from choral.client.journal import Journal
 from choral.client.member import Member
 from choral.client.over_http import OverHttp
 from choral.client.transport import Transport
 from choral.data import save_shard
 from choral.federation.enrolment import Participant
+from choral.integrations.syft import aggregator as service
+from choral.integrations.syft import member as client
 from choral.learning import Softmax
-from choral.service import syft as service
 from choral.service.settings import Settings
 from house import CLASSES, FEATURES, QUICK, examples
 

@@ -1,0 +1,1 @@
+"""What Choral does together with others. Each folder is found by its name, and may be removed."""
