@@ -7,9 +7,9 @@ import contextlib
 import json
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from rich.errors import MarkupError
@@ -18,14 +18,16 @@ from choral.binding import certificates
 from choral.binding.access import Access
 from choral.binding.sizes import largest_answer
 from choral.client.transport import Transport
-from choral.errors import ParameterError, RecordError, WireError
+from choral.client.whole_log import model_of, whole_log
+from choral.errors import ParameterError, WireError
 from choral.federation.address import address, why
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.progress import progress_of
-from choral.federation.records import Record, Records, verify
+from choral.federation.records import Record, verify
 from choral.learning import model_file
-from choral.protocol import wire
 from choral.service.state.sqlite import Store
+
+T = TypeVar("T")
 
 
 class Log:
@@ -38,17 +40,12 @@ class Log:
     def __init__(self, me: Participant, state: Path | None = None) -> None:
         self._me = me
         self._store = Store(state or me.folder / "state", read_only=True) if me.name == AGGREGATOR else None
-        self.records = self._store.records(-1, 2**62) if self._store else self._fetch_all()
-        verify(self.records, aggregator=me.federation.aggregator_key, task=me.task.digest)
-
-    def _fetch_all(self) -> list[Record]:
-        found: list[Record] = []
-        while True:
-            (data,) = fetch(self._me, f"/v1/records?after={len(found) - 1}")
-            stretch = wire.decode(Records, data)
-            found += stretch.records
-            if not stretch.records or len(found) > stretch.newest:
-                return found
+        self.records: list[Record]
+        if self._store:
+            self.records = self._store.records(-1)
+            verify(self.records, aggregator=me.federation.aggregator_key, task=me.task.digest)
+        else:
+            self.records = _asking(me, lambda transport: whole_log(transport, me))
 
     def record(self, version: int | str | None) -> Record:
         """The record of a version by number, of "best", or of "newest" and by default the newest.
@@ -85,24 +82,28 @@ class Log:
         """
         if self._store:
             data = self._store.blob(record.parameters) or b""
-        else:
-            (data,) = fetch(self._me, f"/v1/models/{record.parameters.hex()}")
-        if model_file.digest(data) != record.parameters:
-            raise RecordError(f"the model of version {record.version} is not the one that its record names")
-        return data
+            return model_file.named(data, record.parameters, record.version)
+        return _asking(self._me, lambda transport: model_of(transport, record))
 
 
 def fetch(me: Participant, *paths: str, patience: float = 5.0) -> list[bytes]:
     """GETs, signed by this participant's key."""
 
-    async def run() -> list[bytes]:
+    async def get(transport: Transport) -> list[bytes]:
+        return [await transport.get(path) for path in paths]
+
+    return _asking(me, get, patience)
+
+
+def _asking(me: Participant, ask: Callable[[Transport], Awaitable[T]], patience: float = 5.0) -> T:
+    async def run() -> T:
         access = Access(me.name, secrets.token_hex(8))
         url = me.federation.aggregator.url
         async with Transport(
             url, me.identity, access, patience=patience, jitter=random.random,
             largest=largest_answer(me.task), authority=me.authority,
         ) as transport:  # fmt: skip
-            return [await transport.get(path) for path in paths]
+            return await ask(transport)
 
     return asyncio.run(run())
 

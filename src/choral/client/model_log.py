@@ -141,19 +141,16 @@ class ModelLog:
             RecordError: other bytes than its record names, or not the one encoding of a model (§7.3).
             UpdateError: not a model of this task.
         """
-        data = await self._aggregator.model(record.parameters)
-        if model_file.digest(data) != record.parameters:
-            data = await self._aggregator.model(record.parameters)
-        if model_file.digest(data) != record.parameters:
-            raise RecordError(
-                f"the model of version {record.version} is not the one that its record names",
-                hint="it was fetched twice: something on the way, or the aggregator, gives other bytes",
-            )
+        wanted, version = record.parameters, record.version
+        try:
+            data = model_file.named(await self._aggregator.model(wanted), wanted, version)
+        except RecordError:
+            data = model_file.named(await self._aggregator.model(wanted), wanted, version)
         try:
             return model_file.decode(data, self._me.task.arrays, canonical=True)
         except model_file.NotCanonical as error:
             # under two encodings one model would have two digests, and be sent from twice as often (§5.1)
-            raise RecordError(f"the model of version {record.version}: {error.reason}") from error
+            raise RecordError(f"the model of version {version}: {error.reason}") from error
 
     async def _follow(self, after: int, resting: str | None = None) -> int:
         """Ask for what comes after a version, verify it, move. An answer that fails is fetched once more."""

@@ -19,15 +19,14 @@ from choral.binding import certificates
 from choral.binding.access import Access
 from choral.binding.sizes import largest_answer
 from choral.client.transport import Transport
+from choral.client.whole_log import model_of, whole_log
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
 from choral.federation.address import Address, address, why
 from choral.federation.enrolment import AGGREGATOR, Participant
-from choral.federation.records import Record, Records, verify
 from choral.federation.task import Task
 from choral.inspection.finding import Finding, Findings
 from choral.inspection.proxies import on_the_way
 from choral.learning import model_file
-from choral.protocol import wire
 
 CLOCK_WARN, CLOCK_FAIL = 5.0, 300.0  # seconds; the second is the aggregator's default
 _PRECISION = 2.5  # a Date header holds full seconds, and may be a second old
@@ -162,18 +161,20 @@ def _certificate(at: Address, me: Participant) -> Findings:
 
 def asked(me: Participant, url: str) -> Findings:
     """With a signature: whether the aggregator knows this key, and has this task and a good log."""
+    found: list[Finding] = []
     try:
-        yield from asyncio.run(_ask(me, url))
+        asyncio.run(_ask(me, url, found))
     except ChoralError as error:
         what = "enrolment there" if error.slug == "identity" else "log and model"
-        yield Finding(what, "fail", error.reason, error.hint or _TELL)
+        found.append(Finding(what, "fail", error.reason, error.hint or _TELL))
     except (ValueError, LookupError, TypeError, AttributeError):
         say = f"what answers at {url} does not answer as an aggregator of this version does"
-        yield Finding("log and model", "fail", say, "is this the aggregator's address? run the same version")
+        hint = "is this the aggregator's address? run the same version"
+        found.append(Finding("log and model", "fail", say, hint))
+    yield from found  # what was good before, too
 
 
-async def _ask(me: Participant, url: str) -> list[Finding]:
-    found = []
+async def _ask(me: Participant, url: str, found: list[Finding]) -> None:
     access = Access(me.name, secrets.token_hex(8))
     async with Transport(
         url, me.identity, access, patience=5.0, jitter=lambda: 0.5, largest=largest_answer(me.task),
@@ -191,7 +192,7 @@ async def _ask(me: Participant, url: str) -> list[Finding]:
                     "wrong address, another federation's folder, or one side's task.toml was edited",
                 )
             )
-            return found
+            return
         theirs = str(json.loads(await transport.get("/v1/status")).get("choral", "an older one"))
         if theirs == __version__:
             found.append(Finding("version there", "ok", f"Choral {theirs}"))
@@ -199,27 +200,11 @@ async def _ask(me: Participant, url: str) -> list[Finding]:
             say = f"Choral {theirs}, here {__version__}"
             found.append(Finding("version there", "warn", say, "run the same version everywhere"))
         found.append(Finding("task there", "ok", f"the same task, {me.task.digest.hex()[:12]}"))
-        records: list[Record] = []
-        while True:
-            stretch = wire.decode(Records, await transport.get(f"/v1/records?after={len(records) - 1}"))
-            records += stretch.records
-            if not stretch.records or len(records) > stretch.newest:
-                break
-        head = verify(records, aggregator=me.federation.aggregator_key, task=me.task.digest)
-        if head is None:
+        records = await whole_log(transport, me)
+        if not records:
             raise AggregatorUnavailable("the aggregator's log is empty", hint="has it been started?")
-        data = await transport.get(f"/v1/models/{head.parameters.hex()}")
-        if model_file.digest(data) != head.parameters:
-            found.append(
-                Finding(
-                    "log and model",
-                    "fail",
-                    f"version {head.version} is not the model that its record names",
-                    "do not train on it; ask whoever runs the aggregator",
-                )
-            )
-            return found
-        model_file.decode(data, me.task.arrays)
+        head = records[-1]
+        model_file.decode(await model_of(transport, head), me.task.arrays)
         found.append(
             Finding(
                 "log and model",
@@ -227,4 +212,3 @@ async def _ask(me: Participant, url: str) -> list[Finding]:
                 f"{len(records)} records verified, and the model of version {head.version}",
             )
         )
-    return found

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from choral.errors import UpdateError
+from choral.errors import RecordError, UpdateError
 from choral.learning.trainer import Parameters
 from choral.learning.update import Schema, flatten, own_copy, schema_of, size, unflatten
 
@@ -99,6 +99,20 @@ def _head(schema: Schema) -> bytes:
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def named(data: bytes, wanted: bytes, version: int) -> bytes:
+    """`data`, if it is the file that the record of a version names by `wanted`, 32 bytes.
+
+    Raises:
+        RecordError: it is another.
+    """
+    if digest(data) != wanted:
+        raise RecordError(
+            f"the model of version {version} is not the one that its record names",
+            hint="do not train on it: the aggregator, its disk or something on the way gives other bytes",
+        )
+    return data
 
 
 def digest(data: bytes | bytearray) -> bytes:
