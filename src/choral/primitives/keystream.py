@@ -53,7 +53,7 @@ def _add_part(main: Main, aux: Aux, streams: Sequence[Stream], lo: int, hi: int)
     """Words `lo` to `hi` of the main segment; whoever has its end goes on with the auxiliary one."""
     zeros = memoryview(bytes(BLOCK_BYTES))
     key = np.empty(BLOCK_BYTES + 16, np.uint8)  # update_into wants room for a block more
-    room = memoryview(key)  # type: ignore[arg-type]
+    room: memoryview = key.data
     per_block = BLOCK_BYTES // 4
     pieces: list[tuple[Any, int]] = [
         (main[at : min(at + per_block, hi)], 4) for at in range(lo, hi, per_block)
