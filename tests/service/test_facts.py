@@ -110,6 +110,6 @@ async def test_answers_about_rounds_have_the_names_that_they_had(tmp_path):
         (row,) = (await http.get("/v1/rounds")).json()
     assert set(row) == {"id", "base", "opened", "state", "seconds", "details"}
     names = set(OLD["before there were types, done"])
-    assert set(row["details"]) == names | {"missing"}
+    assert set(row["details"]) == names | {"missing", "disputes"}
     assert row["details"]["saw"].keys() == {"masked", "sum", "close_up"}
     assert row["details"]["bytes_in"] == sum(row["details"]["bytes"]["in"].values()) > 0

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
+from dataclasses import replace
 
 import httpx
 import pytest
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from choral.cli import cli
 from choral.errors import KeptOut, ParameterError, RoundAborted
 from choral.protocol.aggregator import AggregatorRound, Phase
+from choral.protocol.transcript import sign
 from choral.service.rounds.presence import Presence
 from choral.service.state import sqlite as stores
 from choral.service.state.facts import RoundRow
@@ -55,6 +59,78 @@ async def test_a_dealer_that_is_proven_wrong_is_kept_out_and_the_others_go_on(tm
         record, *_ = await asyncio.gather(*(home.play(home.machine(name)) for name in ("m1", "m3", "m4")))
         assert "m2" not in record.survivors
         assert home.rounds.metrics.registry.get_sample_value("choral_members_kept_out") == 1
+
+
+async def play_with_wrong_shares(home, only=None):
+    """A whole round of all; the first of the roster reveals wrong shares. Who that is, and the roster."""
+    machines = {name: home.machine(name) for name in home.names}
+    rosters = await asyncio.gather(*(home.join(machine) for machine in machines.values()))
+    roster = [entry.member for entry in rosters[0].members]
+    liar = roster[0]
+
+    async def one(name):
+        machine = machines[name]
+        survivors = await home.mask(machine, await home.share(machine, rosters[0]))
+        message = machine.receive(await home.endorse(machine, survivors))
+        if name == liar:
+            shares = list(message.self_shares)
+            for at in range(len(shares)) if only is None else only:
+                shares[at] = hashlib.sha256(bytes([at])).digest()
+            message = sign(home.identity(name), replace(message, self_shares=tuple(shares)))
+        return await home.reveal_again(message)
+
+    records = await asyncio.gather(*map(one, machines))
+    assert {record.version for record in records} == {1}  # all the same
+    return liar, roster
+
+
+async def test_who_is_proven_to_have_lied_in_a_round_that_has_its_sum_is_kept_out_all_the_same(tmp_path):
+    async with Direct(tmp_path, 7) as home, asyncio.timeout(10):
+        liar, _ = await play_with_wrong_shares(home)
+        (row,) = home.store.rounds()
+        assert (row.state, row.facts.culprits) == ("done", (liar,))
+        assert row.facts.disputes == ()
+        says = "shares that it dealt or revealed are proven wrong by those of the others"
+        kept = {"round": row.id.hex(), "reason": says, "since": 1e9}
+        assert home.rounds.status()["kept_out"] == {liar: kept}
+        with pytest.raises(KeptOut, match=says):
+            await home.join(home.machine(liar))
+        others = [name for name in home.names if name != liar]
+        record, *_ = await asyncio.gather(*(home.play(home.machine(name)) for name in others))
+        assert (record.version, set(record.survivors)) == (2, set(others))
+
+
+async def test_who_is_in_dispute_is_written_down_and_goes_on(tmp_path):
+    async with Direct(tmp_path, 7) as home, asyncio.timeout(10):
+        with capture_logs() as lines:
+            liar, roster = await play_with_wrong_shares(home, only=[3])
+        (row,) = home.store.rounds()
+        assert row.facts.culprits == ()
+        assert row.facts.disputes == ((roster[3], liar),)
+        (line,) = [line for line in lines if line["event"] == "wrong shares are in dispute"]
+        assert line["disputes"] == [f"{roster[3]} dealt, {liar} revealed"]
+        assert not home.rounds.status()["kept_out"]
+        await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
+
+
+async def test_however_many_are_in_dispute_a_row_and_a_line_stay_short(tmp_path, monkeypatch):
+    close = AggregatorRound.close
+
+    def disputed(self):
+        close(self)
+        if self.total is not None:
+            found = tuple((f"d{i}", f"h{i}") for i in range(1000))
+            self.total = replace(self.total, disputes=found)
+
+    monkeypatch.setattr(AggregatorRound, "close", disputed)
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(10):
+        with capture_logs() as lines:
+            await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
+        (row,) = home.store.rounds()
+        assert len(row.facts.disputes) == 32
+        (line,) = [line for line in lines if line["event"] == "wrong shares are in dispute"]
+        assert len(line["disputes"]) == 33
+        assert line["disputes"][-1] == "and 968 more"
 
 
 async def test_a_member_is_let_back_in_while_the_aggregator_runs(tmp_path, proving):

@@ -25,7 +25,7 @@ from choral.protocol.messages import Advertise
 from choral.protocol.rounds import PHASES
 from choral.service.metrics import Metrics
 from choral.service.rounds.forming import Forming
-from choral.service.rounds.live import LiveRound, few, or_timeout
+from choral.service.rounds.live import DISPUTES, LiveRound, few, or_timeout
 from choral.service.rounds.presence import Presence
 from choral.service.rounds.room import UNSAVED, Room
 from choral.service.settings import Settings
@@ -39,6 +39,7 @@ _TICK = 0.25  # seconds after which a vanished member is noticed without an even
 _OVERSLEPT = 1.0  # seconds: a tick that took so much longer was no tick
 _REASONS_KEPT = 64
 _TELLING = 1.0  # seconds in which the survivors fetch what their round led to
+_WRONG = "shares that it dealt or revealed are proven wrong by those of the others"
 _LATE_NAMED = 256  # members of a federation of which those that came late are remembered by name
 
 log = structlog.get_logger("choral.rounds")
@@ -291,7 +292,12 @@ class Conductor:
             live.seconds["sum"] = self._clock() - began
             total, live.machine.total = live.machine.total, None
             assert total is not None  # noqa: S101  (close() of the last phase gave it or raised)
-            live.culprits = total.culprits
+            live.culprits, live.disputes = total.culprits, total.disputes[:DISPUTES]
+            # proven is proven, also where there is a sum
+            await asyncio.to_thread(self.cohorts.keep_out, live, total.culprits, _WRONG)
+            if total.disputes:
+                pairs = (f"{dealer} dealt, {holder} revealed" for dealer, holder in total.disputes)
+                log.warning("wrong shares are in dispute", round=live.short, disputes=few(pairs, DISPUTES))
             self.witness(live, "sum", total.main)
             whole = tuple(await asyncio.to_thread(histogram, total.main))
             near = tuple(await asyncio.to_thread(close_up, total.main))
@@ -350,9 +356,7 @@ class Conductor:
             "a round aborted", round=live.short, phase=phase, reason=error.reason,
             missing=few(missing), culprits=few(culprits),
         )  # fmt: skip
-        proven = [name for name in getattr(error, "proven", ()) if name in live.machine.received(PHASES[0])]
-        if proven:
-            await asyncio.to_thread(self.cohorts.keep_out, proven, live.id, error.reason)
+        await asyncio.to_thread(self.cohorts.keep_out, live, getattr(error, "proven", ()), error.reason)
         self.metrics.round_aborted(error, phase)
         self.ended[live.id] = live.failure
         while len(self.ended) > _REASONS_KEPT:

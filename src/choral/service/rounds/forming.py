@@ -75,19 +75,25 @@ class Forming:
                 hint="whoever runs the aggregator can let it back in: choral readmit FOLDER " + member,
             )
 
-    def keep_out(self, members: Iterable[str], round_id: bytes, reason: str) -> None:
-        """From now on, until somebody lets them in again. What cannot be saved has to be proven again."""
-        kept = Kept(round_id, reason[:300], self._wall())
+    def keep_out(self, live: LiveRound, proven: Iterable[str], reason: str) -> None:
+        """Whoever of this cohort is proven to have lied, until somebody lets it in again (§4.6).
+
+        What cannot be saved has to be proven again.
+        """
+        there = live.machine.received(Phase.ADVERTISE)
+        members = [name for name in proven if name in there]
+        kept = Kept(live.id, reason[:300], self._wall())
         for member in members:
             log.error(
-                "a member is kept out of cohorts", member=member, round=round_id.hex()[:12],
+                "a member is kept out of cohorts", member=member, round=live.short,
                 reason=kept.reason, hint=f"choral readmit FOLDER {member} lets it back in",
             )  # fmt: skip
             try:
                 self._store.keep_out(member, kept)
             except UNSAVED as error:
                 self._room.failed(error)
-        self._look()
+        if members:
+            self._look()
 
     @property
     def stuck(self) -> str:

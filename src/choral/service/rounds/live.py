@@ -16,6 +16,8 @@ from choral.protocol.messages import FromMember, MaskedVector
 from choral.protocol.rounds import PHASES
 from choral.service.state.facts import Facts, RoundRow, Saw
 
+DISPUTES = 32  # pairs that a round's row, or a line of the log, has room for
+
 
 class StillWaiting(Exception):
     """The phase is not over yet: ask again (§7, 202)."""
@@ -53,6 +55,7 @@ class LiveRound:
         summing: the last message is in, and no deadline counts any more.
         trouble: why nothing moves although the members have done their part.
         culprits: whose shares were wrong in a round that has its sum.
+        disputes: dealer and holder of a wrong share in it, one of whom lied; the first few.
         late: members that were there when the cohort closed without them.
         saw: histograms of what the aggregator received and of the sum, for the page.
         lock: held while the machine works in a thread.
@@ -69,6 +72,7 @@ class LiveRound:
     summing: bool = False
     trouble: ChoralError | None = None
     culprits: tuple[str, ...] = ()
+    disputes: tuple[tuple[str, str], ...] = ()
     driver: asyncio.Task[None] | None = None
     sessions: dict[str, str] = field(default_factory=dict)
     answers: dict[Phase, bytes] = field(default_factory=dict)
@@ -146,6 +150,7 @@ class LiveRound:
             received=dict(self.got),
             sent=dict(self.gave),
             saw=self.saw,
+            disputes=self.disputes,
         )
 
     def row(self, state: str, facts: Facts, seconds: float | None = None) -> RoundRow:

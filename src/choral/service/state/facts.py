@@ -47,6 +47,7 @@ class Facts:
         phase: in which it ended so.
         missing: who was waited for in vain.
         culprits: whom the evidence points at.
+        disputes: dealer and holder of a wrong share, one of whom lied; the first few (§4.5).
     """
 
     roster: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ class Facts:
     phase: str | None = None
     missing: tuple[str, ...] = ()
     culprits: tuple[str, ...] = ()
+    disputes: tuple[tuple[str, str], ...] = ()
 
     def told(self) -> dict[str, Any]:
         """As JSON has it: totals beside the bytes by phase, and nothing under what there is not."""
@@ -86,6 +88,7 @@ class Facts:
             "phase": self.phase,
             "missing": list(self.missing),
             "culprits": list(self.culprits),
+            "disputes": [list(pair) for pair in self.disputes],
         }
         return {name: value for name, value in found.items() if value is not None}
 
