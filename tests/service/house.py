@@ -255,9 +255,13 @@ class House:
         self.rounds = Rounds(self.aggregator, self.settings, self.training, self.store)
         self.app = create_app(self.aggregator, self.rounds, self.store)
         listener = self.listener = listen(self.settings, tls=False)
+        listener.refused = self.rounds.metrics.refused
         self.port = int(listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = line.server(self._serve, self.limits, interface="asgi3", timeout_graceful_shutdown=1)
+        self._server = line.server(
+            self._serve, self.limits, refused=self.rounds.metrics.refused, interface="asgi3",
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
         self._running = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
             await asyncio.sleep(0.002)

@@ -96,6 +96,30 @@ async def test_a_head_that_does_not_come_ends_its_connection(tmp_path, first):
             assert b" 408 " in await ends(reader)
 
 
+def refusals(home, problem: str) -> float:
+    return home.rounds.metrics.registry.get_sample_value("choral_refusals_total", {"problem": problem}) or 0
+
+
+async def test_what_is_refused_before_it_is_a_request_is_counted_as_well(tmp_path):
+    limits = Limits(head_bytes=2000, head_seconds=0.2)
+    settings = {"connections": 64, "connections_per_address": 2}
+    async with house(tmp_path, limits=limits, settings=settings) as home:
+        for count in (1, 2):
+            await raw(home.port, b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 2000 + b"\r\n\r\n")
+            assert refusals(home, "head-too-large") == count
+        await raw(home.port, b"\x16\x03\x01 no HTTP\r\n\r\n")
+        assert refusals(home, "http") == 1
+        async with connections(home.port, 1, HALF) as ((reader, _),):
+            await ends(reader)
+        assert refusals(home, "too-slow") == 1
+        await until(lambda: not home.listener.open)
+        async with connections(home.port, 2):
+            await until(lambda: home.listener.open.total() == 2)
+            await raw(home.port, ALIVE)
+        assert refusals(home, "too-many-connections") == 1
+        assert home.rounds.metrics.text().count(b"choral_refusals_total{") == 4  # and nothing else
+
+
 async def test_a_head_that_trickles_has_no_more_time_than_one_that_stops(tmp_path):
     async with (
         house(tmp_path, limits=Limits(head_seconds=0.3)) as home,

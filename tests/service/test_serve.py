@@ -62,6 +62,27 @@ async def test_what_it_keeps_is_its_own_and_it_may_open_what_it_is_allowed_to(tm
     await asyncio.wait_for(running, 20)
 
 
+async def test_what_it_refuses_before_it_is_a_request_is_in_its_figures(tmp_path, as_it_was):
+    root = make_folder(tmp_path / "fed")
+    urls: list[str] = []
+    settings = settings_of(root, connections_per_address=2)
+    running = asyncio.create_task(serve(Participant.load(root / "aggregator"), settings, started=urls.append))
+    await until(lambda: urls, 20)
+    port = int(urls[0].rpartition(":")[2])
+    assert (await raw(port, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (17 << 10) + b"\r\n\r\n"))[0] == 431
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+    assert (await raw(port, READY))[0] == 503
+    for _, writer in held:
+        writer.transport.abort()
+    await asyncio.sleep(0.1)
+    _, _, figures = await raw(port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    counted = {line for line in figures.decode().splitlines() if line.startswith("choral_refusals_total{")}
+    names = ("head-too-large", "too-many-connections")
+    assert counted == {f'choral_refusals_total{{problem="{name}"}} 1.0' for name in names}
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, 20)
+
+
 def damage(root: Path, *, head: bool) -> None:
     """Overwrite what is in the aggregator's file, but for its first page or with it."""
     aggregator = Participant.load(root / "aggregator")

@@ -50,11 +50,13 @@ async def serve(
         certificate = _certificate(aggregator, settings)
         server = line.server(
             create_app(aggregator, rounds, store, certificate=certificate),
+            refused=rounds.metrics.refused,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
             ssl_context_factory=(lambda *_: certificate.context) if certificate else None,
         )
         listener = listen(settings, tls=certificate is not None)
+        listener.refused = rounds.metrics.refused
         _stop_on_signals(server, rounds, settings)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not running.done():

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +41,12 @@ class Limits:
 
 
 class Line(HttpToolsProtocol):
-    """uvicorn's HTTP over one connection, with `limits`."""
+    """uvicorn's HTTP over one connection, with `limits`; `refused` is told each problem that it answers."""
 
-    def __init__(self, limits: Limits, **more: Any) -> None:
+    def __init__(self, limits: Limits, refused: Callable[[str], None], **more: Any) -> None:
         super().__init__(**more)
         self.limits = limits
+        self._refused = refused
         self.logger = _quiet  # strangers write no lines
         self._due: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -153,7 +154,9 @@ class Line(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(_TOO_LARGE if self._fields > self.limits.head_bytes else _NO_HTTP)
 
-    def _refuse(self, answer: bytes) -> None:
+    def _refuse(self, what: tuple[str, bytes]) -> None:
+        slug, answer = what
+        self._refused(slug)
         busy = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         if not busy:  # in the middle of another answer it would be taken for a part of that
             self.transport.write(answer)
@@ -163,9 +166,10 @@ class Line(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """uvicorn over `Line`s. Signals are left to us: it would close connections that a round still needs."""
 
-    def __init__(self, config: uvicorn.Config, limits: Limits | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, limits: Limits, refused: Callable[[str], None]) -> None:
         super().__init__(config)
-        self._limits = limits or Limits()
+        self._limits = limits
+        self._refused = refused
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -176,7 +180,7 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         loop, config = asyncio.get_running_loop(), self.config
         line = functools.partial(
-            Line, self._limits, config=config, server_state=self.server_state,
+            Line, self._limits, self._refused, config=config, server_state=self.server_state,
             app_state=self.lifespan.state, _loop=loop,
         )  # fmt: skip
         self.servers = [
@@ -189,21 +193,37 @@ class Server(uvicorn.Server):
         self.started = True
 
 
-def server(app: Any, limits: Limits | None = None, **more: Any) -> Server:
-    """A server of `app`, to be run on `Listener`s; `more` goes to uvicorn's settings."""
+def server(
+    app: Any,
+    limits: Limits | None = None,
+    *,
+    refused: Callable[[str], None] = lambda problem: None,
+    **more: Any,
+) -> Server:
+    """A server of `app`, to be run on `Listener`s; `more` goes to uvicorn's settings.
+
+    `refused` is told the name of each problem that is answered before `app` hears of a request.
+    """
     return Server(
         uvicorn.Config(
             app, http=Line, ws="none", lifespan="off", log_config=None, access_log=False,
             server_header=False, **more,
         ),
-        limits,
+        limits or Limits(),
+        refused,
     )  # fmt: skip
 
 
 _quiet = logging.getLogger("choral.line")
 _quiet.setLevel(logging.ERROR)
-_TOO_LARGE = plain_problem(
+
+
+def _problem(status: int, phrase: str, slug: str, detail: str) -> tuple[str, bytes]:
+    return slug, plain_problem(status, phrase, slug, detail)
+
+
+_TOO_LARGE = _problem(
     431, "Request Header Fields Too Large", "head-too-large", "the head of the request is too large"
 )
-_TOO_SLOW = plain_problem(408, "Request Timeout", "too-slow", "the head of the request took too long")
-_NO_HTTP = plain_problem(400, "Bad Request", "http", "this is not a request of HTTP/1.1")
+_TOO_SLOW = _problem(408, "Request Timeout", "too-slow", "the head of the request took too long")
+_NO_HTTP = _problem(400, "Bad Request", "http", "this is not a request of HTTP/1.1")

@@ -56,6 +56,9 @@ class Listener(socket.socket):
         most: open connections at most.
         per_address: of them from one IPv4 address, or one IPv6 network of 64 bits.
         tls: whether TLS is spoken, so that nothing can be said to whom is turned away.
+
+    Attributes:
+        refused: told the name of the problem of each connection that is turned away.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Listener(socket.socket):
         super().__init__(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.most, self.per_address = most, per_address
         self.open: Counter[str] = Counter()
+        self.refused: Callable[[str], None] = lambda problem: None
         self._tls = tls
         self._clock = clock
         self._silent_until = self._resting_until = clock()
@@ -121,6 +125,7 @@ class Listener(socket.socket):
             del self.open[origin]
 
     def _turn_away(self, connection: socket.socket) -> None:
+        self.refused(_TOO_MANY)
         with contextlib.suppress(OSError):
             connection.setblocking(False)
             if not self._tls:
@@ -175,6 +180,7 @@ def plain_problem(status: int, phrase: str, slug: str, detail: str, hint: str | 
     return head.encode() + body
 
 
+_TOO_MANY = "too-many-connections"
 TOO_MANY = plain_problem(
-    503, "Service Unavailable", "too-many-connections", "too many connections are open", "try again later"
+    503, "Service Unavailable", _TOO_MANY, "too many connections are open", "try again later"
 )
