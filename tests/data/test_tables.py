@@ -43,6 +43,42 @@ def test_two_npy_files_make_a_shard_of_the_same_values(tmp_path, dtype):
     np.testing.assert_array_equal(shard.labels, y)
 
 
+@pytest.mark.parametrize("kind", ["i8", "i2", "u1", "u8", ">i4", "f4", "f8", ">f8", "f2"])
+def test_whole_numbers_of_any_type_are_pixels_if_one_says_so(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("choral.data.arrays.BLOCK", 64)  # several blocks
+    X = np.arange(256).reshape(16, 4, 4).astype(kind)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", np.arange(16) % 4)
+    ran = run("from-npy", tmp_path / "X.npy", tmp_path / "y.npy", tmp_path / "out.npy", "--pixels")
+    assert ran.exit_code == 0
+    shard = load_shard(tmp_path / "out.npy")
+    assert shard.images.dtype == np.uint8
+    np.testing.assert_array_equal(shard.images.ravel(), np.arange(256))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.int64(-1), np.int64(256), np.int64(2**40), np.float64(0.5), np.float64("nan"), np.float64("inf")],
+)
+def test_what_is_no_pixel_is_named_with_its_place(tmp_path, monkeypatch, value):
+    monkeypatch.setattr("choral.data.arrays.BLOCK", 64)
+    X = np.zeros((9, 3, 2), type(value))
+    X[7, 1, 1] = value
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", np.arange(9) % 4)
+    with pytest.raises(ShardError, match=rf"X.npy: found {value} at \[7, 1, 1\]; expected whole numbers"):
+        run("from-npy", tmp_path / "X.npy", tmp_path / "y.npy", tmp_path / "out.npy", "--pixels")
+    assert not (tmp_path / "out.npy").exists()
+
+
+@pytest.mark.parametrize("X", [np.zeros((4, 4), bool), np.array(7), np.full((4, 4), "7")])
+def test_what_is_no_number_is_no_pixel_either(tmp_path, X):
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", np.arange(4))
+    with pytest.raises(ShardError, match=r"expected whole numbers from 0 to 255|at least one value"):
+        run("from-npy", tmp_path / "X.npy", tmp_path / "y.npy", tmp_path / "out.npy", "--pixels")
+
+
 def test_an_array_file_is_mapped_and_not_read(tmp_path):
     np.save(tmp_path / "X.npy", np.zeros((4, 4)))
     assert isinstance(from_npy(tmp_path / "X.npy"), np.memmap)

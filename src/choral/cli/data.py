@@ -17,6 +17,7 @@ from choral.cli.terminal import bar, console, steps, working
 from choral.cli.values import Number
 from choral.data import load_digits, load_shard, save_shard, sheet, synthetic_digits
 from choral.data.arrays import from_npy as array_from_npy
+from choral.data.arrays import pixels as as_pixels
 from choral.data.mnist import load_both as load_mnist
 from choral.data.partition import split as split_labels
 from choral.data.tables import from_csv as arrays_from_csv
@@ -162,11 +163,14 @@ def mnist(source: Path, folder: Path, members: int, split: str, seed: int, class
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--classes", default="", help="Names of the classes in order, for labels that are text: a,b,c")
-def from_npy(images: Path, labels: Path, out: Path, classes: str) -> None:
+@click.option("--pixels", is_flag=True, help="Values are whole numbers from 0 to 255: store them as such.")
+def from_npy(images: Path, labels: Path, out: Path, classes: str, pixels: bool) -> None:
     """A shard from an array of images (n, d) or (n, h, w) and one of labels (n,)."""
     named = listed(classes, "--classes")
     with working("reading and checking the arrays"):
-        path = save_shard(out, array_from_npy(images), array_from_npy(labels), classes=named)
+        X = array_from_npy(images)
+        X = as_pixels(images, X) if pixels else X
+        path = save_shard(out, X, array_from_npy(labels), classes=named)
     _say([path])
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from choral.data.shard import MAX_HEADER, Header, read_header
+from choral.data.shard import BLOCK, MAX_HEADER, Header, read_header
 from choral.errors import ShardError
 
 _MOST_SIDES = 4  # of an array: images, rows, columns, colours
@@ -37,6 +37,29 @@ def from_npy(path: str | os.PathLike[str]) -> NDArray[Any]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         _refuse(path, f"a file that cannot be read ({why})", "a .npy file with one array of numbers", _SAVE)
+
+
+def pixels(path: str | os.PathLike[str], X: NDArray[Any]) -> NDArray[np.uint8]:  # noqa: N803
+    """The same values as uint8, looked at a block at a time: whole numbers from 0 to 255, of any type.
+
+    Raises:
+        ShardError: a value that is none, and where it stands; an array of something else than numbers.
+    """
+    path, wanted = Path(path), "whole numbers from 0 to 255 (--pixels)"
+    if X.dtype.kind not in "iuf" or not X.ndim:
+        _refuse(path, f"an array of shape {X.shape} and type {X.dtype}", wanted, _SAVE)
+    found = np.empty(X.shape, np.uint8)
+    rows = max(1, BLOCK // max(1, X.itemsize * math.prod(X.shape[1:])))
+    for start in range(0, len(X), rows):
+        block, kept = X[start : start + rows], found[start : start + rows]
+        with np.errstate(invalid="ignore"):
+            kept[:] = block.astype(np.uint8)
+        if not (good := kept == block).all():
+            place = np.unravel_index(int(np.argmin(good)), good.shape)
+            at = (start + int(place[0]), *map(int, place[1:]))
+            hint = "without --pixels, float32 numbers are taken as they are, already scaled to 0..1"
+            _refuse(path, f"{block[place]} at {list(at)}", wanted, hint)
+    return found
 
 
 def _check_array(path: Path, header: Header, size: int) -> None:

@@ -323,7 +323,7 @@ def _check_images(path: Path, images: NDArray[Any]) -> NDArray[Any]:
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         hint = "X.astype(numpy.float32)"
         if images.dtype.kind in "iu" and images.size and images.min() >= 0 and images.max() <= 255:
-            hint = f"X.astype(numpy.uint8) if they are pixels, which are divided by 255; else {hint}"
+            hint = f"X.astype(numpy.uint8) (--pixels) if they are pixels, divided by 255; else {hint}"
         elif images.dtype.kind in "USO":
             hint = "an array of numbers; a sparse matrix has X.toarray()"
         elif images.dtype.kind not in "iub":
