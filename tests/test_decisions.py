@@ -43,6 +43,11 @@ def test_the_index_has_every_decision_and_says_what_holds() -> None:
     assert found == rows
 
 
+def test_a_decision_is_a_page_at_most() -> None:
+    long = {path.name: len(path.read_text().splitlines()) for path in FOLDER.glob("0*.md")}
+    assert not {name: lines for name, lines in long.items() if lines > 64}  # lines of a page
+
+
 def test_what_supersedes_a_decision_is_a_decision() -> None:
     numbers = {each.number for each in decisions()}
     for each in decisions():
