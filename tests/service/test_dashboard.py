@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from choral.service.page import page, view
+from choral.service.rounds.events import Moved
 from choral.service.state.facts import Facts, RoundRow
 from choral.vectors.histogram import close_up, histogram
 from house import House, house, until
@@ -39,6 +40,10 @@ async def client(home: House, **more: Any) -> AsyncIterator[httpx.AsyncClient]:
 async def ask(home: House, path: str, **headers: str) -> httpx.Response:
     async with client(home) as http:
         return await http.get(path, headers=headers)
+
+
+def open_pages(home: House) -> float | None:
+    return home.rounds.metrics.registry.get_sample_value("choral_dashboard_pages")
 
 
 async def one_round(home: House, *who: int) -> None:
@@ -220,8 +225,8 @@ async def test_a_page_gets_the_whole_picture_and_then_what_changes(home):
         assert pages[0].state["grid"][0]["cells"] == "iii"
         assert pages[0].state["curve"][0][0] == 0
         assert pages[0].count["state"] <= 6
-        assert home.rounds.metrics.pages() == 3
-    await until(lambda: home.rounds.metrics.pages() == 0)
+        assert open_pages(home) == 3
+    await until(lambda: open_pages(home) == 0)
 
 
 async def test_the_stations_show_who_has_sent_and_who_is_awaited(home):
@@ -273,7 +278,7 @@ async def test_pages_are_told_at_most_a_few_times_a_second(home):
         before, loop = one.count["live"], asyncio.get_running_loop()
         began = loop.time()
         while loop.time() - began < 1.5:
-            home.rounds.conductor.changed()
+            home.rounds.events.say(Moved())
             with home.rounds.presence.connection("m1", "0" * 16):
                 await asyncio.sleep(0.01)
         assert one.count["live"] - before <= 7

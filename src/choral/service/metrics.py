@@ -6,7 +6,7 @@ Labels are phases, outcomes and kinds of errors; no label holds a name, so their
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -21,8 +21,16 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from choral import __version__
-from choral.errors import ChoralError
 from choral.protocol.rounds import LABELS
+from choral.service.rounds.events import (
+    AnswerOut,
+    Events,
+    MemberLeft,
+    MessageIn,
+    PhaseOver,
+    RoundFailed,
+    VersionMade,
+)
 from choral.service.rounds.presence import RESTING
 
 if TYPE_CHECKING:
@@ -32,25 +40,18 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside ev
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _RATES = (1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9)
+Reading = Callable[[], float | None]
 STATES = ("connected", "away", "never-seen")
 
 
 class Metrics:
-    """What one aggregator counts since it was started.
-
-    Attributes:
-        certificate_expiry: when the server's certificate ends, seconds since 1970; None without TLS.
-        pages: how many dashboards are open.
-        free_bytes: room where the state is.
-    """
+    """What one aggregator counts since it was started."""
 
     def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
-        self.certificate_expiry: Callable[[], float | None] = lambda: None
-        self.pages: Callable[[], int] = lambda: 0
-        self.free_bytes: Callable[[], int | None] = lambda: None
+        self._readings: dict[str, tuple[str, Reading]] = {}
         self._rounds = self._counter("rounds", "Rounds that ended, by outcome.", "outcome")
         self._aborts = self._counter("round_aborts", "Aborted rounds by reason and phase.", "reason", "phase")
         self._received = self._counter("received_bytes", "Bytes of members' messages.", "message")
@@ -77,21 +78,22 @@ class Metrics:
 
     # ----- what happens -----------------------------------------------------------------------
 
-    def phase_over(self, phase: str, seconds: float) -> None:
-        self._phase.labels(phase).observe(seconds)
+    def follow(self, events: Events) -> None:
+        """Count what happens in rounds from now on."""
+        events.subscribe(PhaseOver, lambda event: self._phase.labels(event.phase).observe(event.seconds))
+        events.subscribe(VersionMade, self._version_made)
+        events.subscribe(RoundFailed, self._round_failed)
+        events.subscribe(MessageIn, lambda event: self._received.labels(event.kind).inc(event.size))
+        events.subscribe(AnswerOut, lambda event: self.sent(event.phase, event.size))
+        events.subscribe(MemberLeft, lambda event: self._complaints.inc())
 
-    def round_done(self, seconds: float) -> None:
+    def _version_made(self, event: VersionMade) -> None:
         self._rounds.labels("done").inc()
-        self._round.observe(seconds)
+        self._round.observe(event.seconds)
 
-    def round_aborted(self, error: ChoralError, phase: str) -> None:
+    def _round_failed(self, event: RoundFailed) -> None:
         self._rounds.labels("aborted").inc()
-        self._aborts.labels(error.ending.value, phase).inc()
-
-    def received(self, message: str, size: int) -> None:
-        self._received.labels(message).inc(size)
-        if message == "complaint":
-            self._complaints.inc()
+        self._aborts.labels(event.kind.value, event.phase).inc()
 
     def sent(self, answer: str, size: int) -> None:
         self._sent.labels(answer).inc(size)
@@ -103,6 +105,18 @@ class Metrics:
         self._refused.labels(problem).inc()
 
     # ----- what is ----------------------------------------------------------------------------
+
+    def reads(self, name: str, text: str, value: Reading) -> None:
+        """A state of something else, read when somebody asks; again under the same name, instead of it."""
+        self._readings[name] = (text, value)
+
+    def readings(self) -> Iterator[tuple[str, str, float | None]]:
+        """Name, text and value of each; None of one that cannot be read now."""
+        for name, (text, value) in self._readings.items():
+            try:
+                yield name, text, value()
+            except OSError:  # the disk itself is gone: the other figures are wanted all the more
+                yield name, text, None
 
     def watch(self, rounds: Rounds) -> None:
         """States of `rounds` are read when somebody asks."""
@@ -121,12 +135,6 @@ class _States(Collector):
 
     def describe(self) -> Iterable[Metric]:
         return ()  # asked for at registration, when nothing is there to be read yet
-
-    def _free(self) -> int | None:
-        try:
-            return self._metrics.free_bytes()
-        except OSError:  # the disk itself is gone: the other figures are wanted all the more
-            return None
 
     def collect(self) -> Iterable[Metric]:
         rounds = self._rounds
@@ -170,14 +178,8 @@ class _States(Collector):
                 "Of the last version that was measured.",
                 metrics.mean_loss if metrics else None,
             ),
-            ("state_free_bytes", "Free on the disk that the state is on.", self._free()),
             ("next_version_bytes", "What the next version takes on it.", rounds.training.next_bytes),
-            ("dashboard_pages", "Dashboards that are open.", self._metrics.pages()),
-            (
-                "certificate_expiry_timestamp_seconds",
-                "When the server's certificate ends, since 1970.",
-                self._metrics.certificate_expiry(),
-            ),
+            *self._metrics.readings(),
         ]
         for name, text, value in singles:
             if value is not None:

@@ -104,7 +104,10 @@ def create_app(  # noqa: PLR0915  (one route after the other)
         well_formed()
 
     if certificate is not None:
-        rounds.metrics.certificate_expiry = lambda: certificate.expires.timestamp()  # noqa: PLW0108  (it changes)
+        rounds.metrics.reads(
+            "certificate_expiry_timestamp_seconds", "When the server's certificate ends, since 1970.",
+            lambda: certificate.expires.timestamp(),  # noqa: PLW0108  (another one may be loaded)
+        )  # fmt: skip
     add_probes(app, aggregator, rounds, store, metrics=settings.metrics_port is None, certificate=certificate)
     feed = add_page(app, aggregator, rounds, store, models)
 

@@ -15,6 +15,7 @@ from choral.federation.progress import Measurement, Progress, note
 from choral.protocol.aggregator import Phase
 from choral.service.http.problems import Refused
 from choral.service.page import view
+from choral.service.rounds.events import Moved
 from choral.service.rounds.live import or_timeout
 from choral.service.rounds.requests import Rounds
 from choral.service.state.facts import made
@@ -59,8 +60,8 @@ class Feed:
         self._key: tuple[int, int] = (-1, -1)
         self._state, self._live = b"", b""
         self._counts = [0, 0]
-        rounds.conductor.changed = self._poked.set
-        rounds.metrics.pages = self.__len__
+        rounds.events.subscribe(Moved, lambda _: self._poked.set())
+        rounds.metrics.reads("dashboard_pages", "Dashboards that are open.", self.__len__)
 
     def __len__(self) -> int:
         return len(self._pages)

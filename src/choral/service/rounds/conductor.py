@@ -11,21 +11,28 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import structlog
 
-from choral.errors import ChoralError, Ending, NoRoom, RoundAborted, ShuttingDown, Superseded
+from choral.errors import ChoralError, Ending, RoundAborted, ShuttingDown, Superseded
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record
 from choral.protocol.aggregator import AggregatorRound, Phase, Total
 from choral.protocol.messages import Advertise
 from choral.protocol.rounds import PHASES
-from choral.service.metrics import Metrics
+from choral.service.rounds.events import (
+    CohortClosed,
+    CohortEnded,
+    Events,
+    Moved,
+    PhaseOver,
+    RoundFailed,
+    SharesDisputed,
+    SumMade,
+    VersionMade,
+)
 from choral.service.rounds.forming import Forming
-from choral.service.rounds.live import DISPUTES, LiveRound, few, or_timeout
+from choral.service.rounds.live import DISPUTES, LiveRound, or_timeout
 from choral.service.rounds.presence import Presence
 from choral.service.rounds.room import UNSAVED, Room
 from choral.service.settings import Settings
@@ -55,11 +62,10 @@ class Conductor:
         ended: why the last rounds ended without a sum, by round id.
         progress: notified when a round moves.
         draining: no new members are taken.
-        metrics: what is counted.
+        events: what happens is told there.
         cohorts: who may be in one, and when one can close.
         room: whether there is room for what a cohort leads to.
         rounds_over: moves whenever there is something new about rounds that have ended.
-        changed: called whenever something changed that a person may be looking at.
         stopped: set once nothing is going to happen any more.
         version_born: when the newest version was made, wall clock.
     """
@@ -73,7 +79,7 @@ class Conductor:
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
-        witness: Path | None,
+        events: Events,
     ) -> None:
         self.settings = settings
         self.training = training
@@ -81,15 +87,13 @@ class Conductor:
         self._store = store
         self._clock = clock
         self._wall = wall
-        self._witness = witness
         self.forming: dict[bytes, LiveRound] = {}
         self.running: dict[bytes, LiveRound] = {}
         self.joined: dict[str, tuple[Advertise, LiveRound]] = {}
         self.ended: dict[bytes, ChoralError] = {}
         self.draining = False
-        self.metrics = Metrics(wall=wall)
+        self.events = events
         self.rounds_over = 0
-        self.changed: Callable[[], None] = lambda: None
         self.stopped = asyncio.Event()
         self.version_born = born(store.rounds(), training.head.version) or wall()
         self.progress = asyncio.Condition()
@@ -156,14 +160,6 @@ class Conductor:
     def _busy(self) -> set[str]:
         return {name for live in self.running.values() for name in live.machine.received(PHASES[0])}
 
-    def witness(self, live: LiveRound, name: str, vector: np.ndarray[Any, Any]) -> None:
-        """For demonstrations: keep what the aggregator has seen."""
-        if self._witness is None:
-            return
-        folder = self._witness / live.id.hex()[:16]
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / f"{name}.npy", vector)
-
     async def drain(self, seconds: float) -> None:
         """Take no new members, let running rounds end, abort what is left after `seconds`."""
         self.draining = True
@@ -179,7 +175,7 @@ class Conductor:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         self.stopped.set()
-        self.changed()
+        self.events.say(Moved())
 
     # ----- one round --------------------------------------------------------------------------
 
@@ -195,7 +191,7 @@ class Conductor:
         except UNSAVED:  # it is a figure to look at
             log.warning("the bytes of a round could not be saved", round=round_id.hex()[:12])
         self.rounds_over += 1
-        self.changed()
+        self.events.say(Moved())
 
     async def _drive(self, live: LiveRound) -> None:
         machine = live.machine
@@ -205,7 +201,7 @@ class Conductor:
                 live.at = phase
                 await self._collect(live, phase)
                 live.seconds[phase.value] = self._clock() - began
-                self.metrics.phase_over(phase.value, live.seconds[phase.value])
+                self.events.say(PhaseOver(phase.value, live.seconds[phase.value]))
                 if phase is Phase.UNMASK:
                     await self._finish(live)
                 else:
@@ -279,10 +275,8 @@ class Conductor:
             told, _ = self.room.failed(error)
             raise told from error
         self.room.worked()
-        log.info(
-            "a cohort closed", round=live.short, base=live.base.version,
-            members=few(roster), threshold=live.machine.threshold,
-        )  # fmt: skip
+        threshold = live.machine.threshold
+        self.events.say(CohortClosed(live.id, live.base.version, tuple(roster), threshold))
 
     async def _finish(self, live: LiveRound) -> None:
         live.summing = True
@@ -295,10 +289,9 @@ class Conductor:
             live.culprits, live.disputes = total.culprits, total.disputes[:DISPUTES]
             # proven is proven, also where there is a sum
             await asyncio.to_thread(self.cohorts.keep_out, live, total.culprits, _WRONG)
-            if total.disputes:
-                pairs = (f"{dealer} dealt, {holder} revealed" for dealer, holder in total.disputes)
-                log.warning("wrong shares are in dispute", round=live.short, disputes=few(pairs, DISPUTES))
-            self.witness(live, "sum", total.main)
+            if live.disputes:
+                self.events.say(SharesDisputed(live.id, live.disputes, len(total.disputes)))
+            self.events.say(SumMade(live.id, total.main))
             whole = tuple(await asyncio.to_thread(histogram, total.main))
             near = tuple(await asyncio.to_thread(close_up, total.main))
             live.saw = replace(live.saw, sum=whole, close_up=near)
@@ -308,12 +301,8 @@ class Conductor:
         live.record = await self._saved(live, given, oldest)
         self._not_before = self._clock() + self.settings.pace_seconds
         self.version_born = self._wall()
-        self.metrics.round_done(self._clock() - live.began)
-        log.info(
-            "a new model version", round=live.short, version=live.record.version,
-            survivors=few(live.record.survivors), culprits=few(live.culprits),
-            seconds=round(self._clock() - live.began, 3),
-        )  # fmt: skip
+        record, seconds = live.record, self._clock() - live.began
+        self.events.say(VersionMade(live.id, record.version, record.survivors, live.culprits, seconds))
 
     async def _saved(self, live: LiveRound, given: list[Total], oldest: int) -> Record:
         """The record that a sum leads to. One that cannot be saved now is kept, and tried again: its members
@@ -347,23 +336,18 @@ class Conductor:
         live.failure = live.failure or copy.copy(error)
         missing, culprits = (self._enrolled(getattr(error, what, ())) for what in ("missing", "culprits"))
         if isinstance(live.failure, RoundAborted):
-            live.failure.missing, live.failure.culprits = tuple(missing), tuple(culprits)
+            live.failure.missing, live.failure.culprits = missing, culprits
         if not live.id:  # a cohort that never closed has no name
-            if not isinstance(error, NoRoom):  # that has its own line, once
-                log.info("an open cohort ended", base=live.base.version, reason=error.reason)
+            self.events.say(CohortEnded(live.base.version, error.reason, error.ending))
             return
-        log.warning(
-            "a round aborted", round=live.short, phase=phase, reason=error.reason,
-            missing=few(missing), culprits=few(culprits),
-        )  # fmt: skip
+        self.events.say(RoundFailed(live.id, phase, error.reason, error.ending, missing, culprits))
         await asyncio.to_thread(self.cohorts.keep_out, live, getattr(error, "proven", ()), error.reason)
-        self.metrics.round_aborted(error, phase)
         self.ended[live.id] = live.failure
         while len(self.ended) > _REASONS_KEPT:
             del self.ended[next(iter(self.ended))]
         facts = replace(
             live.facts(), reason=error.reason[:LONGEST], kind=error.ending, phase=phase,
-            missing=tuple(missing), culprits=tuple(culprits),
+            missing=missing, culprits=culprits,
         )  # fmt: skip
         row = live.row("aborted", facts, self._clock() - live.began)
         try:
@@ -371,10 +355,10 @@ class Conductor:
         except UNSAVED as trouble:  # the members have to be told all the same
             self.room.failed(trouble)
 
-    def _enrolled(self, names: Iterable[str]) -> list[str]:
+    def _enrolled(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of them that are members, each once and not more than a cohort has: others sent them."""
         found = dict.fromkeys(name for name in names if name in self._me.federation.members)
-        return list(found)[:LARGEST_COHORT]
+        return tuple(found)[:LARGEST_COHORT]
 
     def _forget(self, live: LiveRound) -> None:
         if live.record is not None:  # the round itself is let go of meanwhile
@@ -392,9 +376,9 @@ class Conductor:
     def _wake_all(self) -> None:
         for live in (*self.forming.values(), *self.running.values()):
             live.wake.set()
-        self.changed()
+        self.events.say(Moved())
 
     async def _announce(self) -> None:
-        self.changed()
+        self.events.say(Moved())
         async with self.progress:
             self.progress.notify_all()

@@ -23,12 +23,6 @@ class StillWaiting(Exception):
     """The phase is not over yet: ask again (§7, 202)."""
 
 
-def few(names: Iterable[str], most: int = 32) -> list[str]:
-    """Names as a line of the log has room for them."""
-    found = list(names)
-    return [*found[:most], *([f"and {len(found) - most} more"] if len(found) > most else [])]
-
-
 async def or_timeout(waiting: Awaitable[object], seconds: float) -> None:
     """Wait, but not for longer than that.
 

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from choral.errors import (
     OutOfPhase,
     PeerError,
@@ -35,10 +33,14 @@ from choral.protocol.messages import (
     Shares,
 )
 from choral.protocol.rounds import STEP_OF
+from choral.service.metrics import Metrics
 from choral.service.rounds.apart import MOST_NAMED
 from choral.service.rounds.conductor import Conductor
-from choral.service.rounds.live import LiveRound, StillWaiting, few, or_timeout
+from choral.service.rounds.events import AnswerOut, Events, MemberLeft, MessageIn, Moved, VectorTaken
+from choral.service.rounds.lines import write_lines
+from choral.service.rounds.live import LiveRound, StillWaiting, or_timeout
 from choral.service.rounds.status import status_of
+from choral.service.rounds.witness import keep_what_is_seen
 from choral.service.settings import Settings
 from choral.service.state.facts import RoundRow
 from choral.service.state.sqlite import Store
@@ -46,7 +48,6 @@ from choral.service.training import Training
 from choral.vectors.histogram import histogram
 
 _OVERDUE = 60.0  # seconds after its deadline at which a phase counts as hung
-log = structlog.get_logger("choral.rounds")
 
 
 class Rounds:
@@ -72,12 +73,17 @@ class Rounds:
         self._me = aggregator
         self._store = store
         self._clock = clock
+        self.events = Events()
+        write_lines(self.events)
+        if witness is not None:
+            keep_what_is_seen(self.events, witness)
         self.conductor = Conductor(
-            aggregator, settings, training, store, clock=clock, wall=wall, witness=witness
+            aggregator, settings, training, store, clock=clock, wall=wall, events=self.events
         )
-        self.metrics = self.conductor.metrics
+        self.metrics = Metrics(wall=wall)
+        self.metrics.follow(self.events)
         self.metrics.watch(self)
-        self.metrics.free_bytes = store.free
+        self.metrics.reads("state_free_bytes", "Free on the disk that the state is on.", store.free)
         self.presence = self.conductor.presence
         self.progress = self.conductor.progress
         self._taking: set[asyncio.Task[None]] = set()
@@ -214,7 +220,7 @@ class Rounds:
         self._count(live, Phase.ADVERTISE.value, size)
         self.conductor.joined[member] = (message, live)  # the newest only: the one before is lost to it
         live.wake.set()
-        self.conductor.changed()
+        self.events.say(Moved())
 
     # ----- messages and answers ---------------------------------------------------------------
 
@@ -230,7 +236,7 @@ class Rounds:
             live.saw = replace(live.saw, masked=())  # one is enough: of the first to come
             masked = await asyncio.to_thread(histogram, message.main)
             live.saw = replace(live.saw, masked=tuple(masked))
-        self.conductor.witness(live, f"{message.head.member}.masked", message.main)
+        self.events.say(VectorTaken(live.id, message.head.member, message.main))
         return live
 
     async def survivors(self, live: LiveRound) -> bytes:
@@ -271,10 +277,8 @@ class Rounds:
         """A member leaves the round and says why."""
         live = await self._take(message.round_id, message, size)
         roster = live.machine.received(Phase.ADVERTISE)
-        log.warning(
-            "a member left the round", round=live.short, member=message.member,
-            reason=message.reason, accused=few(name for name in message.culprits if name in roster),
-        )  # fmt: skip
+        accused = tuple(name for name in message.culprits if name in roster)
+        self.events.say(MemberLeft(live.id, message.member, message.reason, accused))
 
     def find(self, round_id: bytes) -> LiveRound:
         """A round that is going on.
@@ -328,11 +332,11 @@ class Rounds:
 
     def _count(self, live: LiveRound, kind: str, size: int) -> None:
         live.got[kind] += size
-        self.metrics.received(kind, size)
+        self.events.say(MessageIn(kind, size))
 
     def _taken(self, task: asyncio.Task[None]) -> None:
         self._taking.discard(task)
-        self.conductor.changed()
+        self.events.say(Moved())
         if not task.cancelled():
             task.exception()  # looked at, also when its sender is gone
 
@@ -358,7 +362,7 @@ class Rounds:
         else:
             data = live.answers.get(phase) or live.answers.setdefault(phase, wire.encode(answer()))
         live.gave[phase.value] += len(data)
-        self.metrics.sent(phase.value, len(data))
+        self.events.say(AnswerOut(phase.value, len(data)))
         return data
 
     # ----- around -----------------------------------------------------------------------------
