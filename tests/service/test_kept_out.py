@@ -62,11 +62,12 @@ async def test_a_dealer_that_is_proven_wrong_is_kept_out_and_the_others_go_on(tm
 
 
 async def play_with_wrong_shares(home, only=None):
-    """A whole round of all; the first of the roster reveals wrong shares. Who that is, and the roster."""
+    """A whole round of all; the first of the roster reveals wrong shares, first. Who that is, the roster."""
     machines = {name: home.machine(name) for name in home.names}
     rosters = await asyncio.gather(*(home.join(machine) for machine in machines.values()))
     roster = [entry.member for entry in rosters[0].members]
     liar = roster[0]
+    (live,) = home.conductor.running.values()
 
     async def one(name):
         machine = machines[name]
@@ -77,6 +78,8 @@ async def play_with_wrong_shares(home, only=None):
             for at in range(len(shares)) if only is None else only:
                 shares[at] = hashlib.sha256(bytes([at])).digest()
             message = sign(home.identity(name), replace(message, self_shares=tuple(shares)))
+        else:  # the first t to come are read, and more of them only if those do not fit
+            await until(lambda: liar in live.machine.received(Phase.UNMASK))
         return await home.reveal_again(message)
 
     records = await asyncio.gather(*map(one, machines))
