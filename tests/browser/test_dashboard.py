@@ -228,6 +228,8 @@ def test_html_in_any_name_or_reason_is_shown_as_text(browser, federation):
         "phase": HTML, "missing": [HTML], "culprits": [HTML], "cells": "xaaaa",
     })  # fmt: skip
     evil["live"]["training"] = {"names": [HTML], "count": 1}
+    kept = {"name": HTML, "round": HTML, "reason": HTML, "since": 0.0}
+    evil["live"].update(stuck=HTML, kept_out={"named": [kept], "count": 1})
     body = "".join(f"event: {name}\ndata: {json.dumps(evil[name])}\n\n" for name in ("state", "live"))
     tab = Tab(browser, federation.url)
     tab.page.route("**/v1/events", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
@@ -235,6 +237,8 @@ def test_html_in_any_name_or_reason_is_shown_as_text(browser, federation):
     tab.page.wait_for_selector("#aborts li")
     assert HTML in tab.page.inner_text("#aborts")
     assert HTML in tab.page.inner_text("#cohorts")
+    assert tab.page.inner_text("#stuck") == f"Stuck: {HTML}."
+    assert tab.page.inner_text("#left-out code") == f"choral readmit FOLDER {HTML}"
     assert HTML in tab.page.inner_text("#grid")
     assert tab.page.locator("main img, main b").count() == 0
     assert "pwned" not in tab.page.title().replace(HTML, "")
@@ -352,7 +356,8 @@ CUT = """() => {
     if (box.scrollWidth > box.clientWidth + 1 && !(hint?.classList.contains("hint") && hint.offsetHeight))
       found.push(`${box.firstElementChild.id} is ${box.scrollWidth} wide in ${box.clientWidth}`);
   }
-  for (const e of document.querySelectorAll("#log td, #costs td, #figures dd, #trust dd, #cohorts li")) {
+  const boxes = "#log td, #costs td, #figures dd, #trust dd, #cohorts li, #left-out li, #stuck";
+  for (const e of document.querySelectorAll(boxes)) {
     const { left, right, width } = e.getBoundingClientRect();
     if (width && (left < -1 || right > wide + 1 || e.scrollWidth > e.clientWidth + 1))
       found.push(`${e.textContent.slice(0, 30)} from ${left} to ${right}`);
@@ -367,12 +372,12 @@ CUT = """() => {
 }"""
 
 
-def pictured(browser, federation, view, change) -> Tab:
+def pictured(browser, federation, view, change, **more: Any) -> Tab:
     """The page over a picture of the real federation, changed."""
     picture = httpx.get(f"{federation.url}/v1/snapshot").json()
     change(picture["state"], picture["live"])
     body = "".join(f"event: {name}\ndata: {json.dumps(picture[name])}\n\n" for name in ("state", "live"))
-    tab = Tab(browser, federation.url, viewport=view, reduced_motion="reduce")
+    tab = Tab(browser, federation.url, viewport=view, reduced_motion="reduce", **more)
     tab.page.route("**/v1/events", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
     tab.page.goto(federation.url)
     tab.page.wait_for_selector("#log tbody tr")
@@ -386,6 +391,28 @@ def as_it_is(state, live):
     ]
 
 
+def troubled(state, live):
+    """One of each kind: kept out, kept apart, resting for good and for a while, away; and stuck for it."""
+    row = next(row for row in state["grid"] if row["state"] == "done")
+    state["grid"] = [
+        {**row, "version": 1000 + i, "cells": cells} for i, cells in enumerate(("iiiii", "i-lsm", "waax-"))
+    ]
+    why = "their shares of one secret lie on no one curve: 3 of 5 fit what member-5 signed, and 4 must"
+    kept = {"name": "member-5", "round": "9f" * 6, "reason": why, "since": 1.7e9}
+    live.update(
+        over=False, stuck="2 of 5 members can send, a cohort needs 3 (kept out: member-5)", members="acccn",
+        kept_out={"named": [kept], "count": 1},
+        resting={"spent": {"names": ["member-4"], "count": 1}, "pause": {"names": ["member-3"], "count": 60}},
+    )  # fmt: skip
+    some = {"names": ["member-1", "member-2"], "count": 2}
+    apart = {"name": "member-2", "why": "member-1 asked for cohorts without it"}
+    live["cohorts"] = [{
+        "round": "abc", "base": 5, "phase": "share", "station": "share", "deadline": 20.0, "needed": 3,
+        "size": 4, "sent": 1, "expected": 4, "waiting_for": some, "stations": {"share": {"awaited": some}},
+        "apart": {"named": [apart], "count": 1},
+    }]  # fmt: skip
+
+
 def over(state, live):
     live.update(over=True, cohorts=[], connected=0, members="a" * MEMBERS)
 
@@ -396,7 +423,7 @@ def fresh(state, live):
 
 
 @pytest.mark.parametrize("view", [PHONE, DESKTOP], ids=["phone", "desktop"])
-@pytest.mark.parametrize("change", [as_it_is, over, fresh])
+@pytest.mark.parametrize("change", [as_it_is, troubled, over, fresh])
 def test_nothing_is_cut_at_the_side_without_a_sign(browser, federation, tmp_path, view, change):
     tab = pictured(browser, federation, view, change)
     tab.shot(tmp_path, f"{change.__name__}-{view['width']}")
@@ -407,6 +434,34 @@ def test_nothing_is_cut_at_the_side_without_a_sign(browser, federation, tmp_path
       .map((e) => e.getBoundingClientRect()).map((box) => [box.left, box.right])""")
     assert sides
     assert all(0 <= left < right <= view["width"] for left, right in sides)
+    tab.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_who_takes_no_part_is_named_with_the_reason_and_the_way_back_and_can_be_read(
+    browser, federation, tmp_path, view, scheme
+):
+    tab = pictured(browser, federation, view, troubled, color_scheme=scheme)
+    page = tab.page
+    assert (
+        page.inner_text("#stuck") == "Stuck: 2 of 5 members can send, a cohort needs 3 (kept out: member-5)."
+    )
+    said = page.locator("#left-out li").all_inner_texts()
+    for text, wanted in zip(said, (
+        r"Kept out: member-5, since round 9f9f9f9f9f9f \(11-1\d .*\): .* choral readmit FOLDER member-5, ",
+        "Kept apart: member-2 waits for another cohort: member-1 asked for cohorts without it.",
+        "Resting: member-4: all that may be sent in this task is sent.",
+        "Resting: member-3 and 59 more: waiting for a changed model",
+    ), strict=True):  # fmt: skip
+        assert re.match(wanted, text), text
+    assert "Away: member-1." in page.inner_text("#away")
+    signs = {str(cell.get_attribute("aria-label")) for cell in page.locator("#grid tbody [role=img]").all()}
+    assert len(signs) == 8
+    assert "kept apart, waited for another cohort" in signs
+    page.hover("#grid tbody tr:first-child th")  # a row under the pointer has another ground
+    assert page.evaluate(CONTRAST) == {}
+    tab.shot(tmp_path, f"troubled-{view['width']}-{scheme}")
     tab.context.close()
 
 

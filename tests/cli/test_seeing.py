@@ -99,6 +99,7 @@ def test_watch_draws_an_open_round_with_who_is_awaited(trained):
         "round": "abc", "base": 5, "phase": "share", "station": "share", "deadline": 20.0, "needed": 3,
         "size": 4, "sent": 1, "expected": 4, "waiting_for": other,
         "stations": {"share": {"in": some, "awaited": other, "gone": some}},
+        "apart": {"named": [{"name": "member-3", "why": HTML}], "count": 1},
     }]  # fmt: skip
     picture["live"].update(clock=8.0, over=False)
     console = Console(width=140, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
@@ -108,6 +109,7 @@ def test_watch_draws_an_open_round_with_who_is_awaited(trained):
     assert "✓ member-1" in said
     assert "… member-2" in said
     assert "✕ member-1" in said
+    assert f"kept apart: member-3 waits for another cohort: {HTML}" in said
     assert "and 4 more" in said
     assert "1 train" in said
     assert "5 reveal" in said

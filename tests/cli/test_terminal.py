@@ -126,17 +126,18 @@ def test_a_path_is_never_markup(capsys, monkeypatch):
 def test_a_state_from_the_aggregator_is_shown_as_text(capsys, monkeypatch):
     cohort = {
         "round": HOSTILE, "base": 1, "phase": HOSTILE, "in": {HOSTILE: [HOSTILE]}, "needed": 3,
-        "awaited": [HOSTILE], "seconds_left": 3.0,
+        "awaited": [HOSTILE], "seconds_left": 3.0, "apart": {HOSTILE: HOSTILE},
     }  # fmt: skip
     told = {
         "federation": HOSTILE, "version": 1, "rounds": 5, "over": False, "accuracy_before": None,
-        "members": {HOSTILE: {"connected": True}}, "cohorts": [cohort],
+        "members": {HOSTILE: {"connected": True, "resting": "spent"}}, "cohorts": [cohort], "stuck": HOSTILE,
+        "kept_out": {HOSTILE: {"round": HOSTILE, "reason": HOSTILE, "since": 0.0}},
     }  # fmt: skip
     monkeypatch.setattr(federation, "status_of", lambda where, ca: told)
     main(["status", "http://127.0.0.1:9"])
     said = capsys.readouterr().out
     assert not set("\x1b\x07\r") & set(said)
-    assert said.count("[red]x") >= 4
+    assert said.count("[red]x") >= 10
 
 
 @pytest.mark.parametrize("verb", ["status", "watch"])

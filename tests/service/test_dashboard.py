@@ -15,9 +15,12 @@ import httpx
 import numpy as np
 import pytest
 
+from choral.errors import OutOfPhase
+from choral.protocol.messages import Roster
 from choral.service.page import page, view
 from choral.service.rounds.events import Moved
 from choral.service.state.facts import Facts, RoundRow
+from choral.service.state.sqlite import Kept
 from choral.vectors.histogram import close_up, histogram
 from house import House, house, until
 
@@ -250,6 +253,51 @@ async def test_the_stations_show_who_has_sent_and_who_is_awaited(home):
         sharing.cancel()
 
 
+async def test_who_is_kept_out_who_rests_and_what_is_stuck_is_on_the_page(tmp_path):
+    async with house(tmp_path, 4) as home, open_page(home) as (one,), home.players(1, 2, 3):
+        await until(lambda: one.live["training"]["count"] == 3)
+        assert (one.live["stuck"], one.live["kept_out"]["count"]) == (None, 0)
+        home.store.keep_out("m3", Kept(b"r" * 32, "its shares do not fit", 1e9))
+        rests = home.player(4)  # it has no other request open
+        polling = asyncio.create_task(rests.transport.get("/v1/records?after=0&resting=spent"))
+        await until(lambda: one.live["resting"]["spent"]["count"])
+        assert one.live["resting"] == {
+            "spent": {"names": ["m4"], "count": 1}, "pause": {"names": [], "count": 0},
+        }  # fmt: skip
+        await until(lambda: one.live["kept_out"]["count"])
+        kept = {"name": "m3", "round": "72" * 6, "reason": "its shares do not fit", "since": 1e9}
+        assert one.live["kept_out"]["named"] == [kept]
+        assert one.live["stuck"].startswith("2 of 4 members can send, a cohort needs 3 (kept out: m3; ")
+        assert one.live["training"]["names"] == ["m1", "m2"]
+        home.store.readmit("m3")
+        await until(lambda: not one.live["stuck"])
+        polling.cancel()
+        await rests.leave()
+
+
+async def test_who_waits_for_another_cohort_is_told_apart_from_who_is_absent(tmp_path):
+    async with house(tmp_path, 4) as home, open_page(home) as (one,), home.players(1, 2, 3, 4) as players:
+        machines = [player.machine(home.head) for player in players]
+        paths = ["/v1/rounds?without=m2", *["/v1/rounds"] * 3]
+        joining = [
+            asyncio.create_task(player.send("POST", path, machine.advertise, Roster))
+            for player, path, machine in zip(players, paths, machines, strict=True)
+        ]
+        await until(lambda: one.live["cohorts"] and one.live["cohorts"][0]["station"] == "share")
+        why = "m1 asked for cohorts without it"
+        assert one.live["cohorts"][0]["apart"] == {"named": [{"name": "m2", "why": why}], "count": 1}
+        (told,) = home.status()["cohorts"]
+        assert told["apart"] == {"m2": why}
+        assert one.live["training"]["count"] == 0
+        with pytest.raises(OutOfPhase):
+            await joining[1]
+        home.rounds.conductor.running[bytes.fromhex(told["round"])].deadline = 0.0
+        await until(lambda: one.state["grid"])
+        assert one.state["grid"][0]["cells"][1] == view.APART
+        for task in joining:
+            task.cancel()
+
+
 async def test_a_member_that_goes_away_is_shown_where_it_was_lost(tmp_path):
     async with house(tmp_path, 4) as home, open_page(home) as (one,):
         async with home.players(1, 2, 3, 4) as players:
@@ -328,6 +376,7 @@ def test_the_histogram_of_a_uniform_vector_is_flat_and_that_of_small_numbers_is_
         ),
         ({"roster": ["a", "b", "c"], "survivors": [], "missing": ["c"]}, "aborted", "aax-"),
         ({"reason": "the aggregator was restarted"}, "aborted", "----"),
+        ({"roster": ["a"], "survivors": ["a"], "late": ["b", "c"], "apart": ["b"]}, "done", "iwl-"),
     ],
 )
 def test_what_became_of_each_member_is_one_letter(details, state, cells):

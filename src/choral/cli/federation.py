@@ -13,6 +13,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from choral.cli.left_out import Standing, left_out
 from choral.cli.reading import Log, status_of, understood
 from choral.cli.terminal import console, errors, percent, say, set_up_logs, show, working
 from choral.cli.values import FILE, FOLDER, HOST, URL, Number
@@ -158,6 +159,20 @@ def _print_status(found: dict[str, Any]) -> None:
             len(got), cohort["needed"], ", ".join(cohort["awaited"]) or "nobody",
             "" if left is None else f", {left:.0f} s left",
         )  # fmt: skip
+    for style, line in left_out(_standing(found)):
+        console.print(f"  {line}", style=style, markup=False, soft_wrap=True)
+
+
+def _standing(found: dict[str, Any]) -> Standing:
+    over = found["over"]
+    resting = {name: member["resting"] for name, member in found["members"].items() if not over}
+    return Standing(
+        stuck=found["stuck"] or "",
+        kept_out=[(name, kept["round"], kept["reason"]) for name, kept in found["kept_out"].items()],
+        apart=[pair for cohort in found["cohorts"] for pair in cohort["apart"].items() if not over],
+        spent=[name for name, kind in resting.items() if kind == "spent"],
+        pause=[name for name, kind in resting.items() if kind == "pause"],
+    )
 
 
 @click.command(epilog="Example:  choral log fed/aggregator")

@@ -10,9 +10,9 @@ import numpy as np
 from choral.cli.report import PHASES, Findings
 from choral.data.picture import figure, matplotlib, write
 
-_VALUE = {"i": 0, "l": 1, "-": 2, "s": 3, "m": 3, "a": 4, "x": 4}
+_VALUE = {"i": 0, "l": 1, "w": 1, "-": 2, "s": 3, "m": 3, "a": 4, "x": 4}
 _COLOURS = ("#0b6e6e", "#e3b341", "#e4e9e7", "#b3261e", "#6b3fa0")
-_SAY = ("in the sum", "too late", "absent", "dropped", "aborted")
+_SAY = ("in the sum", "too late or kept apart", "absent", "dropped", "aborted")
 _ROWS = 60
 
 

@@ -18,7 +18,7 @@ PHASES = (
     ("advertise", "advertise (joining)"), ("share", "share"), ("mask", "mask"), ("consistency", "sign"),
     ("unmask", "reveal"), ("sum", "sum"),
 )  # fmt: skip
-_CLASS = {"i": "i", "l": "l", "-": "a", "s": "s", "m": "m", "a": "b", "x": "x"}
+_CLASS = {"i": "i", "l": "l", "-": "a", "w": "l", "s": "s", "m": "m", "a": "b", "x": "x"}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # no script at all, nothing from elsewhere
 _GRID = 60  # rounds a row of the grid
 
@@ -156,10 +156,13 @@ def _members(found: Findings) -> str:
     for i, name in enumerate(found.names):
         seen = [row["cells"][i] for row in grid]
         rows.append(
-            [escape(name), *(str(sum(cell in kind for cell in seen)) for kind in ("i", "l", "-", "sm", "ax"))]
+            [
+                escape(name),
+                *(str(sum(cell in kind for cell in seen)) for kind in ("i", "l", "-", "w", "sm", "ax")),
+            ]
         )
-    heads = ("Member", "in the sum", "too late", "absent", "dropped", "in aborted rounds")
-    return _card("Members", _table("Rounds by member", heads, rows, range(1, 6)))
+    heads = ("Member", "in the sum", "too late", "absent", "kept apart", "dropped", "in aborted rounds")
+    return _card("Members", _table("Rounds by member", heads, rows, range(1, 7)))
 
 
 def _costs(state: dict[str, Any]) -> str:

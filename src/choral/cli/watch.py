@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from choral.cli.left_out import Standing, left_out
 from choral.cli.reading import snapshot_of, understood
 from choral.cli.terminal import console, percent, size
 from choral.cli.values import Number
@@ -27,6 +28,7 @@ CELLS = {
     "i": ("●", "green", "in the sum"),
     "l": ("◐", "yellow", "too late"),
     "-": ("○", "dim", "absent"),
+    "w": ("◇", "yellow", "kept apart"),
     "s": ("s", "bold red", "dropped before its shares"),
     "m": ("m", "bold red", "dropped before its masked update"),
     "a": ("▲", "magenta", "in an aborted round"),
@@ -83,11 +85,23 @@ def drawn(picture: dict[str, Any], trouble: ChoralError | None = None) -> Render
     cohorts = live["cohorts"] or ([] if live["over"] else [None])  # over: nobody is at any station
     for i, cohort in enumerate(cohorts):
         parts.append(_round(cohort, live, picture["live"].get("clock", 0.0), training=i == 0))
+    parts += [Text(line, style) for style, line in left_out(_standing(live))]
     parts += [_curve(state), _grid(state), _costs(state)]
     aborted = [row for row in state["grid"] if row["state"] == "aborted"][-3:]
     for row in reversed(aborted):
         parts.append(Text(f"aborted in phase {row['phase'] or '?'}: {row['reason']}", "magenta"))
     return Group(*parts)
+
+
+def _standing(live: dict[str, Any]) -> Standing:
+    cohorts = [] if live["over"] else live["cohorts"]
+    return Standing(
+        stuck=live["stuck"] or "",
+        kept_out=[(one["name"], one["round"], one["reason"]) for one in live["kept_out"]["named"]],
+        apart=[(one["name"], one["why"]) for cohort in cohorts for one in cohort["apart"]["named"]],
+        spent=[] if live["over"] else live["resting"]["spent"]["names"],
+        pause=[] if live["over"] else live["resting"]["pause"]["names"],
+    )
 
 
 def _head(state: dict[str, Any], live: dict[str, Any]) -> Text:
@@ -123,7 +137,7 @@ def _round(
         for title, inside, style in inner
     ]
     if cohort is None:
-        say = "no round is open: members are training or away"
+        say = "no round is open: members are training, resting or away"
     else:
         left = max(0.0, cohort["deadline"] - clock)
         say = (

@@ -161,7 +161,11 @@ class Feed:
         here = {name: presence.state(name) for name in self._me.federation.members}
         lives = [live for live in conductor.lives() if live.machine.phase in view.STATION]
         busy = {name for live in lives for name in live.machine.received(Phase.ADVERTISE)}
-        training = [name for name, state in here.items() if state == "connected" and name not in busy]
+        cohorts = conductor.cohorts
+        apart = {live: cohorts.kept_apart(live) for live in lives}
+        kept, rest = cohorts.kept_out, {name: presence.resting(name) for name in here}
+        idle = busy.union(kept, *apart.values(), (name for name, kind in rest.items() if kind))
+        training = [name for name, state in here.items() if state == "connected" and name not in idle]
         states = list(here.values())
         return {
             "version": self._rounds.training.head.version,
@@ -171,7 +175,10 @@ class Feed:
             "connected": states.count("connected"),
             "enrolled": len(states),
             "training": view.some(training),
-            "cohorts": [view.cohort(live, conductor.awaited(live), here) for live in lives],
+            "cohorts": [view.cohort(live, conductor.awaited(live), here, apart[live]) for live in lives],
+            "stuck": self._rounds.stuck or None,
+            "kept_out": view.shut_out(kept),
+            "resting": view.resting(rest),
         }
 
     def _with_clock(self) -> bytes:

@@ -16,7 +16,9 @@ from choral.federation.records import Record
 from choral.protocol.aggregator import Phase
 from choral.protocol.rounds import PHASES
 from choral.service.rounds.live import LiveRound
+from choral.service.rounds.presence import RESTING
 from choral.service.state.facts import RoundRow, made
+from choral.service.state.sqlite import Kept
 
 NAMED = 200  # members that are shown by name
 CHIPS = 48  # names at one place of a station
@@ -30,7 +32,7 @@ STATION = {
     Phase.UNMASK: "reveal",
 }
 # one letter a member and round
-IN, LATE, ABSENT, NO_SHARES, NO_VECTOR, ABORTED, MISSING = "il-smax"
+IN, LATE, ABSENT, NO_SHARES, NO_VECTOR, ABORTED, MISSING, APART = "il-smaxw"
 
 
 def curve(measured: Mapping[int, Measurement]) -> list[Point]:
@@ -70,10 +72,13 @@ def security(aggregator: Participant) -> dict[str, Any]:
 def cells(row: RoundRow, names: Iterable[str]) -> str:
     """What became of each member in a round, a letter each."""
     facts = row.facts
-    roster, survivors, late, missing = map(set, (facts.roster, facts.survivors, facts.late, facts.missing))
+    roster, survivors, late = map(set, (facts.roster, facts.survivors, facts.late))
+    missing, apart = set(facts.missing), set(facts.apart)
 
     def cell(name: str) -> str:
         if name not in roster:
+            if name in apart:
+                return APART
             return LATE if name in late else ABSENT
         if row.state != "done":
             return MISSING if name in missing else ABORTED
@@ -182,7 +187,29 @@ def some(names: Sequence[str]) -> dict[str, Any]:
     return {"names": list(names[:CHIPS]), "count": len(names)}
 
 
-def cohort(live: LiveRound, awaited: Sequence[str], here: Mapping[str, str]) -> dict[str, Any]:
+def waiting(apart: Mapping[str, str]) -> dict[str, Any]:
+    """Who waits for another cohort, and why."""
+    named = [{"name": name, "why": why} for name, why in apart.items()]
+    return {"named": named[:CHIPS], "count": len(named)}
+
+
+def shut_out(kept: Mapping[str, Kept]) -> dict[str, Any]:
+    """Who is kept out of all cohorts, since which round, and why."""
+    named = [
+        {"name": name, "round": one.round.hex()[:12], "reason": one.reason, "since": one.since}
+        for name, one in kept.items()
+    ]
+    return {"named": named[:CHIPS], "count": len(named)}
+
+
+def resting(kinds: Mapping[str, str | None]) -> dict[str, Any]:
+    """Who says that it cannot send for now, by kind."""
+    return {kind: some([name for name, said in kinds.items() if said == kind]) for kind in RESTING}
+
+
+def cohort(
+    live: LiveRound, awaited: Sequence[str], here: Mapping[str, str], apart: Mapping[str, str]
+) -> dict[str, Any]:
     """An open round as stations: who is at which, and has it sent what the station wants."""
     machine, at = live.machine, live.at
     stations: dict[str, dict[str, Any]] = {}
@@ -213,4 +240,5 @@ def cohort(live: LiveRound, awaited: Sequence[str], here: Mapping[str, str]) -> 
         "sent": len(machine.received(at)),
         "waiting_for": some([name for name in awaited if here.get(name) != "never-seen"]),
         "stations": stations,
+        "apart": waiting(apart),
     }

@@ -116,6 +116,12 @@ class Forming:
 
     # ----- an open cohort ---------------------------------------------------------------------
 
+    def kept_apart(self, live: LiveRound) -> Mapping[str, str]:
+        """Who waits for another cohort, and why; of one that is open, who would if it closed now."""
+        if live.machine.phase is not Phase.ADVERTISE:
+            return live.apart
+        return self._apart(live, live.machine.received(Phase.ADVERTISE))
+
     def awaited(self, live: LiveRound, busy: Collection[str]) -> list[str]:
         """Who may still join, and is worth waiting for."""
         return [

@@ -48,6 +48,7 @@ def status_of(rounds: Rounds, me: Participant) -> dict[str, Any]:
                 "phase": live.machine.phase.value,
                 "in": {phase.value: live.machine.received(phase) for phase in PHASES},
                 "awaited": rounds.conductor.missing(live),
+                "apart": dict(rounds.conductor.cohorts.kept_apart(live)),
                 "needed": live.machine.needed,
                 "seconds_left": rounded(rounds.conductor.seconds_left(live)),
                 "bytes_in": live.bytes_in,

@@ -13,6 +13,7 @@ const SIGNS = { in: "✓", awaited: "…", gone: "✕", training: "•" };
 const SAY = { in: "has sent", awaited: "is awaited", gone: "is gone", training: "is training" };
 export const CELLS = {
   i: ["●", "in the sum", "i"], l: ["◐", "there, but too late", "l"], "-": ["○", "absent", "a"],
+  w: ["◇", "kept apart, waited for another cohort", "l"],
   s: ["s", "dropped before its shares", "s"], m: ["m", "dropped before its masked update", "m"],
   a: ["▲", "in an aborted round", "b"], x: ["✕", "missing, round aborted", "x"],
 };
@@ -57,17 +58,40 @@ export function round(live, state) {
           "data-after": cohort.phase === "advertise" ? "open until enough members are in" : "the deadline is over",
         }));
     } else {
-      say.append(el("strong", {}, live.over ? "Training is over." : live.stopping ? "The aggregator is stopping." : "No round is open: members are training or away."));
+      say.append(el("strong", {}, live.over ? "Training is over." : live.stopping ? "The aggregator is stopping." : "No round is open: members are training, resting or away."));
     }
     // when training is over nobody is at any station, and who went has done its part
     if (live.over && !cohort) return el("div", { class: "cohort" }, say);
     return el("div", { class: "cohort" }, say, stations(cohort, i === 0 ? live.training : { names: [], count: 0 }));
   });
   at("cohorts").replaceChildren(...parts);
+  at("stuck").hidden = !live.stuck;
+  at("stuck").textContent = live.stuck ? `Stuck: ${live.stuck}.` : "";
+  at("left-out").replaceChildren(...leftOut(live));
   at("away").hidden = live.over;
   const away = state.members.filter((_, i) => live.members[i] === "a"), never = state.members.filter((_, i) => live.members[i] === "n");
   const some = (names) => names.slice(0, 20).join(", ") + (names.length > 20 ? ` and ${names.length - 20} more` : "");
   at("away").textContent = [away.length && `Away: ${some(away)}.`, never.length && `Not seen since the aggregator was started: ${some(never)}.`].filter(Boolean).join(" ");
+}
+
+// names that there is room for, and how many more there are
+const named = ({ names, count }) => names.join(", ") + (count > names.length ? ` and ${count - names.length} more` : "");
+
+function leftOut(live) {
+  const line = (kind, title, ...text) => el("li", { class: kind }, el("strong", {}, `${title}: `), ...text);
+  const more = ({ named: shown, count }, kind, title) => (count > shown.length ? [line(kind, title, `${count - shown.length} more`)] : []);
+  const kept = live.kept_out.named.map((one) => line("out", "Kept out",
+    `${one.name}, since round ${one.round} (${when(one.since)}): ${one.reason}. Find out why, then let it back in: `,
+    el("code", {}, `choral readmit FOLDER ${one.name}`), ", with the aggregator’s folder."));
+  const found = [...kept, ...more(live.kept_out, "out", "Kept out")];
+  if (live.over) return found;
+  for (const { apart } of live.cohorts) {
+    found.push(...apart.named.map((one) => line("apart", "Kept apart", `${one.name} waits for another cohort: ${one.why}.`)), ...more(apart, "apart", "Kept apart"));
+  }
+  const { spent, pause } = live.resting;
+  if (spent.count) found.push(line("spent", "Resting", `${named(spent)}: all that may be sent in this task is sent.`));
+  if (pause.count) found.push(line("pause", "Resting", `${named(pause)}: waiting for a changed model, or for the time to send from this one again.`));
+  return found;
 }
 
 const on = (members, examples) => (members === null ? "–" : `${Math.round(examples)} examples of ${members} members`);
