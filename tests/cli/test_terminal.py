@@ -16,6 +16,7 @@ from rich.text import Text
 
 from choral.cli import federation, main, terminal, watch
 from choral.errors import PeerError
+from choral.service.rounds.room import unsaved
 
 
 @pytest.fixture
@@ -138,6 +139,14 @@ def test_a_state_from_the_aggregator_is_shown_as_text(capsys, monkeypatch):
     said = capsys.readouterr().out
     assert not set("\x1b\x07\r") & set(said)
     assert said.count("[red]x") >= 10
+
+
+def test_a_full_disk_at_the_aggregator_is_not_told_as_an_aggregator_that_is_away():
+    error = unsaved(OSError(28, "No space left on device"))
+    line = terminal.member_line("put off", {"url": "http://a", "reason": error.reason, "problem": error.slug})
+    assert line == (
+        "[yellow]not now:[/] the aggregator cannot save anything now: No space left on device; trying on"
+    )
 
 
 @pytest.mark.parametrize("verb", ["status", "watch"])

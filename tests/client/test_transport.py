@@ -125,7 +125,46 @@ async def test_failures_of_the_server_are_retried_with_growing_pauses():
     assert pauses == sorted(pauses)
     assert pauses[0] < 0.1
     assert 2 < pauses[-1] <= 5
-    assert reports == ["unreachable"]
+    assert reports == ["put off"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "events"),
+    [
+        (problem(503, "no-room"), [("put off", "because", "no-room")]),
+        (problem(503, "shutting-down"), [("put off", "because", "shutting-down")]),
+        (b"HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n",
+         [("unreachable", "HTTP 502 without an explanation", "aggregator-unavailable")]),
+    ],
+)  # fmt: skip
+async def test_an_aggregator_that_answers_is_not_said_to_be_unreachable(answer, events):
+    told = []
+
+    def report(event: str, **details: Any) -> None:
+        told.append((event, details["reason"], details["problem"]))
+
+    async with (
+        Server(lambda n, _: answer if n < 6 else OK) as server,
+        transport(server.url, sleep=lambda _: asyncio.sleep(0), report=report) as client,
+    ):
+        assert await client.get("/") == b"ok"
+        assert told == events
+        server.requests.clear()
+        assert await client.get("/") == b"ok"
+    assert told == events * 2  # once in each wait
+
+
+async def test_each_reason_to_wait_is_told_once_however_they_alternate():
+    told = []
+    away = b"HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n"
+    async with (
+        Server(lambda n, _: OK if n == 12 else problem(503, "no-room") if n % 2 else away) as server,
+        transport(
+            server.url, sleep=lambda _: asyncio.sleep(0), report=lambda event, **_: told.append(event)
+        ) as client,
+    ):
+        await client.get("/")
+    assert sorted(told) == ["put off", "unreachable"]
 
 
 @pytest.mark.parametrize("what", ["nobody there", "503 for ever"])

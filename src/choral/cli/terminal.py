@@ -231,6 +231,7 @@ _EVENTS: dict[str, Any] = {
         + (f"; asking for cohorts without {', '.join(d['avoided'])}" if d.get("avoided") else "")
     ),
     "unreachable": lambda d: f"[yellow]{d['url']} cannot be reached[/] ({d['reason']}), trying on",
+    "put off": lambda d: f"[yellow]not now:[/] {d['reason']}; trying on",
     "last outcome": lambda d: (
         f"the update sent last is in version {d['version']}"
         if d["state"] == "done" and d["version"]

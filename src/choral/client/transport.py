@@ -28,6 +28,7 @@ from choral.primitives.identity import Identity
 __all__ = ["Report", "Transport"]
 
 _PASSING = frozenset({429, 502, 503, 504})  # as a broken connection, whoever says it
+_UNREACHED = (AggregatorUnavailable, TlsError)  # all else is what an aggregator said
 _PIECE = 1 << 20
 _LARGEST_REFUSAL = 1 << 16
 _LONGEST_WAIT = 60.0  # seconds that a Retry-After is heeded for
@@ -136,6 +137,7 @@ class Transport:
             ChoralError: what the aggregator refused, as the error that it named.
         """
         failures, since, hurried = 0, None, 0
+        told: set[str] = set()
         while True:
             asked, asked_to_wait = self._clock(), 0.0
             try:
@@ -147,7 +149,7 @@ class Transport:
             else:
                 self._met = True
                 if answer.status == 202:
-                    failures, since = 0, None
+                    failures, since, told = 0, None, set()
                     if again is not None:
                         (method, path), content = again, b""
                     # whoever says "not yet" without having waited is not asked a thousand times a second
@@ -172,8 +174,10 @@ class Transport:
                     hint=failed.hint
                     or "is the aggregator running, and is this its address? `choral status` asks it",
                 )
-            if failures == 3:
-                self._report("unreachable", url=self.url, reason=failed.reason)
+            event = "unreachable" if isinstance(failed, _UNREACHED) else "put off"
+            if failures >= 3 and event not in told:  # once each: it may come back and have no room
+                told.add(event)
+                self._report(event, url=self.url, reason=failed.reason, problem=failed.slug)
             pause = min(60.0 if lasting else 5.0, 0.1 * 2**failures) * (0.5 + self._jitter())
             if self._patience is None:
                 pause = max(pause, asked_to_wait)
