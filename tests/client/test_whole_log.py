@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from choral.cli.reading import Log
 from choral.errors import RecordError
 from choral.federation.enrolment import Participant
 from choral.federation.records import Record, Records
 from choral.inspection.reachability import asked
+from choral.inspection.reading import Log
 from choral.protocol import wire
 from choral.protocol.transcript import sign
 from house import House, Told, house

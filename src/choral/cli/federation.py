@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.errors import MarkupError
 from rich.markup import escape
 from rich.table import Table
 
 from choral.cli.left_out import Standing, left_out
-from choral.cli.reading import Log, status_of, understood
 from choral.cli.terminal import console, errors, percent, say, set_up_logs, show, working
 from choral.cli.values import FILE, FOLDER, HOST, URL, Number
 from choral.client import participate
@@ -24,6 +24,7 @@ from choral.federation.integration import integration
 from choral.federation.progress import Measurement, measured, progress_of
 from choral.federation.records import Record
 from choral.founding.trainers import trainer_for
+from choral.inspection.reading import Log, status_of, understood
 from choral.service import settings as service_settings
 from choral.service.serve import serve as run_aggregator
 
@@ -134,7 +135,7 @@ def status(where: str, ca: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    with understood(where):
+    with understood(where, MarkupError):
         _print_status(found)
 
 

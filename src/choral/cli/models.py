@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from safetensors.numpy import save
 
-from choral.cli.reading import Log
 from choral.cli.terminal import bar, console, percent, say, working
 from choral.cli.terminal import version as version_by_name
 from choral.data import load_shard
@@ -24,6 +23,7 @@ from choral.federation.enrolment import Participant
 from choral.federation.records import Record
 from choral.federation.task import Model
 from choral.founding.trainers import trainer_for
+from choral.inspection.reading import Log
 from choral.learning import model_file
 from choral.learning.personal import FILE as PERSONAL
 from choral.learning.personal import Personal

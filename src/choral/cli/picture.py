@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from choral.cli.report import PHASES, Findings
+from choral.cli.report import PHASES
 from choral.data.picture import figure, matplotlib, write
+from choral.inspection.history import Findings
 
 _VALUE = {"i": 0, "l": 1, "w": 1, "-": 2, "s": 3, "m": 3, "a": 4, "x": 4}
 _COLOURS = ("#0b6e6e", "#e3b341", "#e4e9e7", "#b3261e", "#6b3fa0")

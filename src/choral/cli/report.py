@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from statistics import median
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from choral.cli.drawing import bars, curve, stacks
 from choral.cli.terminal import percent, size
 from choral.cli.watch import CELLS
+from choral.inspection.history import Findings
 from choral.service.page.page import FILES
 
 PHASES = (
@@ -21,21 +21,6 @@ PHASES = (
 _CLASS = {"i": "i", "l": "l", "-": "a", "w": "l", "s": "s", "m": "m", "a": "b", "x": "x"}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # no script at all, nothing from elsewhere
 _GRID = 60  # rounds a row of the grid
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What the report is about.
-
-    Attributes:
-        state: as the dashboard has it, with all rounds and versions.
-        names: of all members.
-        worst_error: the largest bound on the error of a mean over the rounds that were; None without one.
-    """
-
-    state: dict[str, Any]
-    names: list[str]
-    worst_error: float | None
 
 
 def report(found: Findings) -> str:

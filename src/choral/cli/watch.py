@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from choral.cli.left_out import Standing, left_out
-from choral.cli.reading import snapshot_of, understood
 from choral.cli.terminal import console, percent, size
 from choral.cli.values import Number
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
+from choral.inspection.reading import snapshot_of, understood
 from choral.protocol.rounds import LABELS
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)

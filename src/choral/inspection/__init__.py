@@ -1,1 +1,1 @@
-"""Looking at a participant and at its way to the aggregator. What `choral doctor` calls."""
+"""Looking at a participant, at its way to the aggregator, and at what happened. What verbs print."""

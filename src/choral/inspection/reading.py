@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from rich.errors import MarkupError
 
 from choral.binding import certificates
 from choral.binding.access import Access
@@ -28,6 +27,7 @@ from choral.learning import model_file
 from choral.service.state.sqlite import Store
 
 T = TypeVar("T")
+_OF_ANOTHER_KIND = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 class Log:
@@ -109,15 +109,19 @@ def _asking(me: Participant, ask: Callable[[Transport], Awaitable[T]], patience:
 
 
 @contextlib.contextmanager
-def understood(where: str) -> Iterator[None]:
+def understood(where: str, *also: type[Exception]) -> Iterator[None]:
     """What is read here out of an answer has to be in it, and of the right kind.
+
+    Args:
+        also: what else an answer of another kind leads to.
 
     Raises:
         WireError: it is not.
     """
+    wrong: tuple[type[Exception], ...] = (*_OF_ANOTHER_KIND, *also)
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MarkupError) as error:
+    except wrong as error:
         raise WireError(
             f"{where} answers, and not as an aggregator of this version does",
             hint="is this the aggregator's address, in the same version? `choral doctor` says more",
