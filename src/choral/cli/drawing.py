@@ -1,12 +1,42 @@
-"""Charts as SVG text, for the report: no script, nothing from elsewhere."""
+"""Charts as SVG elements, for the report: where each mark stands. The template writes them down."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass, field
 
 W, H, LEFT, RIGHT, TOP, BOTTOM = 560, 220, 56, 10, 14, 24
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One element: its name, its attributes, the text in it."""
+
+    tag: str
+    attributes: dict[str, str | float]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`marks` in a picture of `width` by `height`; `label` says in words what can be seen."""
+
+    width: float
+    height: float
+    label: str
+    kind: str = ""
+    marks: list[Mark] = field(default_factory=list)
+
+    def line(self, x1: float, x2: float, y: float | str) -> None:
+        """A line of the axes, from left to right."""
+        self.marks.append(Mark("line", {"class": "axis", "x1": x1, "x2": x2, "y1": y, "y2": y}))
+
+    def text(self, x: float | str, y: float | str, anchor: str, text: str) -> None:
+        self.marks.append(Mark("text", {"x": x, "y": y, "text-anchor": anchor}, text))
+
+    def rect(self, kind: str, x: str, y: str, width: str, height: str) -> None:
+        self.marks.append(Mark("rect", {"class": kind, "x": x, "y": y, "width": width, "height": height}))
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -18,75 +48,62 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     return [i * step for i in range(start, math.floor(high / step + 1e-9) + 1)]
 
 
-def curve(points: Sequence[tuple[int, float]], *, kind: str, label: str, share: bool) -> str:
-    """A line over versions; `share`: values from 0 to 1, written as percentages."""
+def curve(points: Sequence[tuple[int, float]], *, kind: str, label: str, share: bool) -> Chart | None:
+    """A line over versions; `share`: values from 0 to 1, written as percentages. None without points."""
     if not points:
-        return '<p class="quiet">Nothing measured yet.</p>'
+        return None
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
     high = 1.0 if share else max(value for _, value in points) * 1.05 or 1.0
 
-    def x(version: float) -> float:
-        return LEFT + (version - first) / (last - first) * (W - LEFT - RIGHT)
+    def x(version: float) -> str:
+        return f"{LEFT + (version - first) / (last - first) * (W - LEFT - RIGHT):.1f}"
 
-    def y(value: float) -> float:
-        return TOP + (1 - value / high) * (H - TOP - BOTTOM)
+    def y(value: float, below: float = 0) -> str:
+        return f"{TOP + (1 - value / high) * (H - TOP - BOTTOM) + below:.1f}"
 
-    parts = []
+    chart = Chart(W, H, label, kind)
     for value in ticks(0, high, 4):
-        text = f"{100 * value:g}%" if share else f"{value:g}"
-        parts.append(
-            f'<line class="axis" x1="{LEFT}" x2="{W - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-        )
-        parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{text}</text>')
+        chart.line(LEFT, W - RIGHT, y(value))
+        chart.text(LEFT - 6, y(value, 4), "end", f"{100 * value:g}%" if share else f"{value:g}")
     for value in ticks(first, last, 6):
         if value == int(value):
-            parts.append(f'<text x="{x(value):.1f}" y="{H - 7}" text-anchor="middle">{int(value)}</text>')
-    line = " ".join(f"{x(version):.1f},{y(value):.1f}" for version, value in points)
+            chart.text(x(value), H - 7, "middle", str(int(value)))
+    line = " ".join(f"{x(version)},{y(value)}" for version, value in points)
     end = points[-1]
-    parts.append(f'<polyline class="curve" points="{line}"/>')
-    parts.append(f'<circle class="dot" cx="{x(end[0]):.1f}" cy="{y(end[1]):.1f}" r="4"/>')
-    return _svg(W, H, label, "".join(parts), kind)
+    chart.marks.append(Mark("polyline", {"class": "curve", "points": line}))
+    chart.marks.append(Mark("circle", {"class": "dot", "cx": x(end[0]), "cy": y(end[1]), "r": 4}))
+    return chart
 
 
-def bars(counts: Sequence[int], *, kind: str, label: str) -> str:
+def bars(counts: Sequence[int], *, kind: str, label: str) -> Chart:
     """A histogram."""
     width, height = 320, 130
     step, most = width / len(counts), max(*counts, 1)
-    parts = [f'<line class="axis" x1="0" x2="{width}" y1="{height}" y2="{height}"/>']
+    chart = Chart(width, height + 18, label)
+    chart.line(0, width, height)
     for i, count in enumerate(counts):
         tall = count / most * (height - 6)
-        parts.append(
-            f'<rect class="bar {kind}" x="{i * step + 0.5:.1f}" y="{height - tall:.1f}"'
-            f' width="{step - 1:.1f}" height="{tall:.1f}"/>'
-        )
-    parts.append(f'<text x="{width / 2}" y="{height + 14}" text-anchor="middle">0</text>')
-    return _svg(width, height + 18, label, "".join(parts), "")
+        at = f"{i * step + 0.5:.1f}", f"{height - tall:.1f}", f"{step - 1:.1f}", f"{tall:.1f}"
+        chart.rect(f"bar {kind}", *at)
+    chart.text(width / 2, height + 14, "middle", "0")
+    return chart
 
 
-def stacks(rows: Sequence[Sequence[float]], *, label: str) -> str:
+def stacks(rows: Sequence[Sequence[float]], *, label: str) -> Chart:
     """One stacked bar for each of `rows`: seconds by phase."""
     height = 140
     most = max([sum(row) for row in rows] + [1e-6])
     step = min(28.0, (W - LEFT) / max(len(rows), 1))
-    parts = []
+    chart = Chart(W, height + 6, label)
     for value in ticks(0, most, 3):
         at = height - value / most * (height - 8)
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{W}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{value:g} s</text>')
+        chart.line(LEFT, W, f"{at:.1f}")
+        chart.text(LEFT - 6, f"{at + 4:.1f}", "end", f"{value:g} s")
     for i, row in enumerate(rows):
         at = float(height)
+        left, wide = f"{LEFT + i * step + 0.5:.1f}", f"{max(0.6, step - 1):.1f}"
         for k, value in enumerate(row, 1):
             tall = value / most * (height - 8)
             at -= tall
-            parts.append(
-                f'<rect class="b{k}" x="{LEFT + i * step + 0.5:.1f}" y="{at:.2f}"'
-                f' width="{max(0.6, step - 1):.1f}" height="{tall:.2f}"/>'
-            )
-    return _svg(W, height + 6, label, "".join(parts), "")
-
-
-def _svg(width: float, height: float, label: str, inside: str, kind: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" class="{kind}">'
-        f"{inside}</svg>"
-    )
+            chart.rect(f"b{k}", left, f"{at:.2f}", wide, f"{tall:.2f}")
+    return chart
