@@ -12,6 +12,7 @@ import numpy as np
 from rich.progress import track
 from rich.table import Table
 
+from choral.cli.drawing import blocks
 from choral.cli.terminal import console, percent, size
 from choral.data import load_shard
 from choral.learning.baselines import train_alone
@@ -133,11 +134,8 @@ def _curve(values: list[float], height: int = 8) -> str:
     columns = values if len(values) <= 72 else [values[i * len(values) // 72] for i in range(72)]
     low = min(columns) * 0.98
     span = max(1e-9, 1.0 - low)
-    lines = []
-    for row in range(height, 0, -1):
-        edge = low + span * (row - 1) / height
-        cells = "".join(
-            " ▁▂▃▄▅▆▇█"[min(8, max(0, int((value - edge) / (span / height) * 8)))] for value in columns
-        )
-        lines.append(f"{100 * (edge + span / height):5.1f}% │[cyan]{cells}[/]")
+    lines = [
+        f"{100 * (low + span * (height - i) / height):5.1f}% │[cyan]{cells}[/]"
+        for i, cells in enumerate(blocks(columns, low, low + span, height))
+    ]
     return "\n".join([*lines, f"       └{'─' * len(columns)} {len(values)} rounds"])

@@ -1,4 +1,4 @@
-"""Charts as SVG elements, for the report: where each mark stands. The template writes them down."""
+"""Charts: for the report as SVG elements, which its template writes down; for a terminal as characters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+_BLOCKS = " ▁▂▃▄▅▆▇█"
 W, H, LEFT, RIGHT, TOP, BOTTOM = 560, 220, 56, 10, 14, 24
 
 
@@ -107,3 +108,16 @@ def stacks(rows: Sequence[Sequence[float]], *, label: str) -> Chart:
             at -= tall
             chart.rect(f"b{k}", left, f"{at:.2f}", wide, f"{tall:.2f}")
     return chart
+
+
+def blocks(values: Sequence[float], low: float, high: float, height: int = 1) -> list[str]:
+    """A column of block characters for each value, `low` empty and `high` full: `height` lines, top first.
+
+    >>> blocks([0.0, 0.5, 1.0], 0, 1, height=2)
+    ['  █', ' ██']
+    """
+    line = (high - low) / height
+    return [
+        "".join(_BLOCKS[min(8, max(0, int((value - low - i * line) / line * 8)))] for value in values)
+        for i in reversed(range(height))
+    ]

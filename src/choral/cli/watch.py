@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from choral.cli.drawing import blocks
 from choral.cli.left_out import Standing, left_out
 from choral.cli.terminal import console, percent, size
 from choral.cli.values import Number
@@ -36,7 +37,7 @@ CELLS = {
 }
 _SIGNS = {"in": ("✓", "green"), "awaited": ("…", "yellow"), "gone": ("✕", "red")}
 _PHASES = (*LABELS, "sum")
-_BARS = "▁▂▃▄▅▆▇█"
+_FLOOR = -0.15  # so that an accuracy of nothing is still a line
 _ROWS = 24  # members by name
 
 
@@ -164,7 +165,7 @@ def _curve(state: dict[str, Any]) -> Text:
     values = [point[1] for point in state["curve"] if point[1] is not None][-60:]
     if values:
         text.append("accuracy  ")
-        text.append("".join(_BARS[min(7, int(value * 8))] for value in values), "cyan")
+        text.append("".join(blocks(values, _FLOOR, 1)), "cyan")
         text.append(f"  {percent(values[-1])}")
     return text
 
