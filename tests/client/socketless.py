@@ -1,19 +1,18 @@
 """A federation without a socket, in time that is not waited for: real members, a real `AggregatorRound`.
 
 `Federation.seat` is a `client.exchange.Aggregator`; what goes wrong is scripted by overriding it, or by
-`Federation.fails`. `run` runs a coroutine on a loop whose clock jumps to whatever is due next.
+`Federation.fails`. To be run by `virtual.run`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import selectors
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from choral.client.journal import Journal
 from choral.client.member import Member
@@ -29,50 +28,13 @@ from choral.protocol.transcript import sign
 from choral.vectors import fixed_point
 from choral.vectors.totals import Totals
 from house import CLASSES, FEATURES, examples, make_folder
+from virtual import now, run
 
-T = TypeVar("T")
+__all__ = ["Federation", "Seat", "now", "run"]
+
 PHASES = (Phase.ADVERTISE, Phase.SHARE, Phase.MASK, Phase.CONSISTENCY, Phase.UNMASK)
 SECONDS = 5.0  # that a cohort or a phase waits for somebody
 POLL = 20.0
-
-
-class _Idle(selectors.SelectSelector):
-    """Waits for nothing: moves the clock instead."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "everybody waits for ever"
-        self.now += max(0.0, timeout)
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time. What is handed to a thread is done at once."""
-
-    def __init__(self) -> None:
-        self._idle = _Idle()
-        super().__init__(self._idle)
-
-    def time(self) -> float:
-        return self._idle.now
-
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        future = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Live:

@@ -1,0 +1,6 @@
+"""The folders and the clock are the service's."""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "service")]
