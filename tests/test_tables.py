@@ -137,11 +137,39 @@ def test_the_refusals_of_section_7_have_the_status_of_the_code() -> None:
 
 
 def test_every_refusal_is_explained_to_operators() -> None:
-    rows = table(OPERATING, "name", "status", "what it means", "what to do")
+    rows = table(OPERATING, "name", "status", "whose", "what it means", "what to do")
     told = {code(name)[0]: int(status) for name, status, *_ in rows if status.isdecimal()}
     for name, status in slugs().items():
         if status != 500:
             assert told.get(name) == status, name
+
+
+WHOSE = {errors.Local: "own", errors.Peer: "others", errors.Environment: "around"}
+
+
+def kinds_of_errors() -> list[type[errors.ChoralError]]:
+    found = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return [
+        kind for kind in found
+        if issubclass(kind, errors.ChoralError) and kind not in (errors.ChoralError, *WHOSE)
+    ]  # fmt: skip
+
+
+def test_every_error_is_by_one_partys_doing_and_operators_are_told_whose() -> None:
+    rows = table(OPERATING, "name", "status", "whose", "what it means", "what to do")
+    told = {code(name)[0]: whose for name, _, whose, *_ in rows}
+    assert set(told.values()) == set(WHOSE.values())
+    for kind in kinds_of_errors():
+        (whose,) = [word for base, word in WHOSE.items() if issubclass(kind, base)]
+        assert told.get(kind.slug, whose) == whose, kind
+
+
+def test_what_is_around_passes_unless_somebody_has_to_look_and_what_is_ones_own_never_does() -> None:
+    passing = {kind.slug for kind in kinds_of_errors() if kind.passes}
+    around = {kind.slug for kind in kinds_of_errors() if issubclass(kind, errors.Environment)}
+    assert around - passing == {"clock", "tls"}
+    assert passing - around == {"two-processes", "kept-out"}  # a person mends those elsewhere
+    assert not [kind for kind in kinds_of_errors() if issubclass(kind, errors.Local) and kind.passes]
 
 
 def test_every_setting_is_explained_to_operators() -> None:

@@ -3,7 +3,8 @@
 `slug` is the stable name of a kind of error: the last part of the problem type that the
 aggregator answers with (PROTOCOL §7) and the key a program may branch on. `rule` is the number of the
 rule of PROTOCOL that was broken, for example "4.2.2": another implementation need not match our English.
-`ending` is how a round is counted that the error ends.
+`ending` is how a round is counted that the error ends. By whose fault it is, each is a `Local`, a `Peer` or
+an `Environment`, seen from the participant that gets it.
 """
 
 from __future__ import annotations
@@ -44,43 +45,58 @@ class ChoralError(Exception):
             self.add_note(f"hint: {hint}")
 
 
-class ParameterError(ChoralError):
+class Local(ChoralError):
+    """What this participant's own files, data or options are."""
+
+
+class Peer(ChoralError):
+    """What others sent, or did."""
+
+
+class Environment(ChoralError):
+    """The network, a disk, a clock, a process that is away: nobody's word, and most of it passes."""
+
+    passes = True
+
+
+class ParameterError(Local):
     """A parameter, a setting or a task that cannot be safe or does not fit."""
 
     slug = "parameter"
 
 
-class IdentityError(ChoralError):
+class IdentityError(Local):
     """A key file or a signature that cannot be used."""
 
     slug = "identity"
 
 
-class ClockError(IdentityError):
+class ClockError(Environment):
     """A request whose time is too far from the aggregator's: one of the two clocks is off (§7.4)."""
 
     slug = "clock"
+    passes = False  # somebody has to set it
 
 
-class ShardError(ChoralError):
+class ShardError(Local):
     """A data file that is not a shard, or not one for this task."""
 
     slug = "shard"
 
 
-class UpdateError(ChoralError):
+class UpdateError(Local):
     """A model update with the wrong arrays, or with values that are not numbers."""
 
     slug = "update"
 
 
-class WireError(ChoralError):
+class WireError(Peer):
     """Bytes that are not the one canonical encoding of a message (§7)."""
 
     slug = "wire"
 
 
-class PeerError(ChoralError):
+class PeerError(Peer):
     """Somebody broke the protocol. `culprits` names whom the evidence points at."""
 
     slug = "peer"
@@ -110,7 +126,7 @@ class OutOfPhase(PeerError):
     slug = "out-of-phase"
 
 
-class RoundAborted(ChoralError):
+class RoundAborted(Peer):
     """A round that ended without a sum. `missing` names who was waited for in vain.
 
     `culprits` are whom the evidence points at, `proven` those of them against whom it is a proof (§4.5).
@@ -138,39 +154,39 @@ class RoundAborted(ChoralError):
         self.ending = ending or named or Ending.OTHER
 
 
-class RecordError(ChoralError):
+class RecordError(Peer):
     """A model record that does not follow from the log: forged, forked or rolled back."""
 
     slug = "record"
 
 
-class SpentError(ChoralError):
+class SpentError(Local):
     """An update that was sent before and must not be sent again (§5)."""
 
     slug = "spent"
 
 
-class AggregatorUnavailable(ChoralError):
+class AggregatorUnavailable(Environment):
     """The aggregator did not answer, after retries."""
 
     slug = "aggregator-unavailable"
-    passes = True
 
 
-class TlsError(ChoralError):
+class TlsError(Environment):
     """The aggregator's certificate, or its TLS, is not what this participant accepts."""
 
     slug = "tls"
+    passes = False  # somebody has to look at the certificate
 
 
-class Superseded(ChoralError):
+class Superseded(Peer):
     """An update that starts from a model version that is not the newest any more."""
 
     slug = "superseded"
     ending = Ending.SUPERSEDED
 
 
-class UnknownRound(ChoralError):
+class UnknownRound(Peer):
     """A round that the aggregator does not know, or does not know any more."""
 
     slug = "unknown-round"
@@ -183,20 +199,18 @@ class TwoProcesses(PeerError):
     passes = True
 
 
-class ShuttingDown(ChoralError):
+class ShuttingDown(Environment):
     """The aggregator takes no new members: it is about to stop."""
 
     slug = "shutting-down"
     ending = Ending.STOPPING
-    passes = True
 
 
-class NoRoom(ChoralError):
+class NoRoom(Environment):
     """The aggregator cannot save what a round would lead to: it goes on when it can."""
 
     slug = "no-room"
     ending = Ending.NO_ROOM
-    passes = True
 
 
 class KeptOut(PeerError):

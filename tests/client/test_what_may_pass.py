@@ -273,9 +273,7 @@ async def test_at_first_contact_a_clock_is_a_mistake_and_both_are_named():
         Server(lambda n, _: refused(machine.date(5000))) as server,
         transport(server.url, patience=None, wall=lambda: machine.wall) as http,
     ):
-        with pytest.raises(
-            IdentityError, match=r"this machine says 2023-.*, the aggregator 2023-.* is wrong"
-        ):
+        with pytest.raises(ClockError, match=r"this machine says 2023-.*, the aggregator 2023-.* is wrong"):
             await http.get("/")
     assert len(server.requests) == 1
 

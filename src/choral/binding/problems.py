@@ -17,6 +17,7 @@ _READ = 256  # names of a refusal that are read: no cohort has more members
 STATUS: list[tuple[type[ChoralError], int]] = [
     (errors.WireError, 400),
     (errors.IdentityError, 401),
+    (errors.ClockError, 401),
     (errors.UnknownRound, 404),
     (errors.OutOfPhase, 409),
     (errors.PeerError, 409),

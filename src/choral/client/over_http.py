@@ -12,6 +12,7 @@ from choral.client.transport import Transport
 from choral.errors import (
     AggregatorUnavailable,
     ChoralError,
+    ClockError,
     IdentityError,
     PeerError,
     RoundAborted,
@@ -43,7 +44,8 @@ Content = bytes | Sequence[bytes | memoryview]
 _IN_ROUND = 60.0  # seconds after which a round whose answers explain nothing is given up
 _ASIDE = 10.0  # the same for what a member can do without
 _MEANT = (
-    Superseded, ShuttingDown, RoundAborted, UnknownRound, PeerError, WireError, IdentityError, TooLarge,
+    Superseded, ShuttingDown, RoundAborted, UnknownRound, PeerError, WireError, IdentityError, ClockError,
+    TooLarge,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from choral.binding.access import Access, verify_access
 from choral.binding.sizes import largest_message
-from choral.errors import ChoralError, IdentityError, PeerError, UnknownRound, WireError
+from choral.errors import ChoralError, ClockError, IdentityError, PeerError, UnknownRound, WireError
 from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.records import PAGE, Records
 from choral.protocol import wire
@@ -234,7 +234,7 @@ def create_app(  # noqa: PLR0915  (one route after the other)
     @app.errorhandler(ChoralError)
     async def refuse(error: ChoralError) -> Response:
         rounds.metrics.refused(error.slug)
-        if isinstance(error, PeerError | IdentityError | WireError):
+        if isinstance(error, PeerError | IdentityError | ClockError | WireError):
             log.info("a request was refused", problem=error.slug, reason=error.reason, **_about())
         return problem(error)
 
