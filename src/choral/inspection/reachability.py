@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import secrets
 import socket
 import ssl
 import time
@@ -16,8 +14,6 @@ import httpx
 
 from choral import __version__
 from choral.binding import certificates
-from choral.binding.access import Access
-from choral.binding.sizes import largest_answer
 from choral.client.transport import Transport
 from choral.client.whole_log import model_of, whole_log
 from choral.errors import AggregatorUnavailable, ChoralError, ParameterError
@@ -26,6 +22,7 @@ from choral.federation.enrolment import AGGREGATOR, Participant
 from choral.federation.task import Task
 from choral.inspection.finding import Finding, Findings
 from choral.inspection.proxies import on_the_way
+from choral.inspection.reading import asking
 from choral.learning import model_file
 
 CLOCK_WARN, CLOCK_FAIL = 5.0, 300.0  # seconds; the second is the aggregator's default
@@ -163,7 +160,7 @@ def asked(me: Participant, url: str) -> Findings:
     """With a signature: whether the aggregator knows this key, and has this task and a good log."""
     found: list[Finding] = []
     try:
-        asyncio.run(_ask(me, url, found))
+        asking(me, lambda transport: _ask(transport, me, found), url=url)
     except ChoralError as error:
         what = "enrolment there" if error.slug == "identity" else "log and model"
         found.append(Finding(what, "fail", error.reason, error.hint or _TELL))
@@ -174,41 +171,36 @@ def asked(me: Participant, url: str) -> Findings:
     yield from found  # what was good before, too
 
 
-async def _ask(me: Participant, url: str, found: list[Finding]) -> None:
-    access = Access(me.name, secrets.token_hex(8))
-    async with Transport(
-        url, me.identity, access, patience=5.0, jitter=lambda: 0.5, largest=largest_answer(me.task),
-        authority=me.authority,
-    ) as transport:  # fmt: skip
-        task = await transport.get("/v1/task")
-        found.append(Finding("enrolment there", "ok", f"the aggregator knows the key of {me.name}"))
-        if task != me.task.encode():
-            theirs = Task.decode(task).digest.hex()[:12]
-            found.append(
-                Finding(
-                    "task there",
-                    "fail",
-                    f"the aggregator serves task {theirs}, this folder has {me.task.digest.hex()[:12]}",
-                    "wrong address, another federation's folder, or one side's task.toml was edited",
-                )
-            )
-            return
-        theirs = str(json.loads(await transport.get("/v1/status")).get("choral", "an older one"))
-        if theirs == __version__:
-            found.append(Finding("version there", "ok", f"Choral {theirs}"))
-        else:
-            say = f"Choral {theirs}, here {__version__}"
-            found.append(Finding("version there", "warn", say, "run the same version everywhere"))
-        found.append(Finding("task there", "ok", f"the same task, {me.task.digest.hex()[:12]}"))
-        records = await whole_log(transport, me)
-        if not records:
-            raise AggregatorUnavailable("the aggregator's log is empty", hint="has it been started?")
-        head = records[-1]
-        model_file.decode(await model_of(transport, head), me.task.arrays)
+async def _ask(transport: Transport, me: Participant, found: list[Finding]) -> None:
+    task = await transport.get("/v1/task")
+    found.append(Finding("enrolment there", "ok", f"the aggregator knows the key of {me.name}"))
+    if task != me.task.encode():
+        theirs = Task.decode(task).digest.hex()[:12]
         found.append(
             Finding(
-                "log and model",
-                "ok",
-                f"{len(records)} records verified, and the model of version {head.version}",
+                "task there",
+                "fail",
+                f"the aggregator serves task {theirs}, this folder has {me.task.digest.hex()[:12]}",
+                "wrong address, another federation's folder, or one side's task.toml was edited",
             )
         )
+        return
+    theirs = str(json.loads(await transport.get("/v1/status")).get("choral", "an older one"))
+    if theirs == __version__:
+        found.append(Finding("version there", "ok", f"Choral {theirs}"))
+    else:
+        say = f"Choral {theirs}, here {__version__}"
+        found.append(Finding("version there", "warn", say, "run the same version everywhere"))
+    found.append(Finding("task there", "ok", f"the same task, {me.task.digest.hex()[:12]}"))
+    records = await whole_log(transport, me)
+    if not records:
+        raise AggregatorUnavailable("the aggregator's log is empty", hint="has it been started?")
+    head = records[-1]
+    model_file.decode(await model_of(transport, head), me.task.arrays)
+    found.append(
+        Finding(
+            "log and model",
+            "ok",
+            f"{len(records)} records verified, and the model of version {head.version}",
+        )
+    )

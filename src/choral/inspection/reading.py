@@ -45,7 +45,7 @@ class Log:
             self.records = self._store.records(-1)
             verify(self.records, aggregator=me.federation.aggregator_key, task=me.task.digest)
         else:
-            self.records = _asking(me, lambda transport: whole_log(transport, me))
+            self.records = asking(me, lambda transport: whole_log(transport, me))
 
     def record(self, version: int | str | None) -> Record:
         """The record of a version by number, of "best", or of "newest" and by default the newest.
@@ -83,7 +83,7 @@ class Log:
         if self._store:
             data = self._store.blob(record.parameters) or b""
             return model_file.named(data, record.parameters, record.version)
-        return _asking(self._me, lambda transport: model_of(transport, record))
+        return asking(self._me, lambda transport: model_of(transport, record))
 
 
 def fetch(me: Participant, *paths: str, patience: float = 5.0) -> list[bytes]:
@@ -92,15 +92,22 @@ def fetch(me: Participant, *paths: str, patience: float = 5.0) -> list[bytes]:
     async def get(transport: Transport) -> list[bytes]:
         return [await transport.get(path) for path in paths]
 
-    return _asking(me, get, patience)
+    return asking(me, get, patience=patience)
 
 
-def _asking(me: Participant, ask: Callable[[Transport], Awaitable[T]], patience: float = 5.0) -> T:
+def asking(
+    me: Participant,
+    ask: Callable[[Transport], Awaitable[T]],
+    *,
+    url: str | None = None,
+    patience: float = 5.0,
+) -> T:
+    """What `ask` gives, over a transport with this participant's key; `url` if another than its own."""
+
     async def run() -> T:
         access = Access(me.name, secrets.token_hex(8))
-        url = me.federation.aggregator.url
         async with Transport(
-            url, me.identity, access, patience=patience, jitter=random.random,
+            url or me.federation.aggregator.url, me.identity, access, patience=patience, jitter=random.random,
             largest=largest_answer(me.task), authority=me.authority,
         ) as transport:  # fmt: skip
             return await ask(transport)
