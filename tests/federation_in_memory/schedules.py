@@ -26,7 +26,7 @@ from choral.learning import Softmax
 from choral.primitives.entropy import seeded
 from choral.protocol.messages import Inbox, Shares
 from choral.protocol.transcript import sign
-from choral.service.rounds.live import LiveRound
+from choral.service.rounds.events import SumMade
 from choral.service.rounds.requests import Rounds
 from house import CLASSES, FEATURES, examples, make_task
 from virtual import Process, now
@@ -235,11 +235,10 @@ class Play:
             await asyncio.sleep(death.away if death else math.inf)
 
     def _opened(self, rounds: Rounds) -> None:
-        def witness(live: LiveRound, name: str, vector: np.ndarray[Any, Any]) -> None:
-            if name == "sum":
-                self.seen.sums[live.id] = vector.copy()
+        def keep(event: SumMade) -> None:  # it is lent
+            self.seen.sums[event.round] = event.vector.copy()
 
-        rounds.conductor.witness = witness  # type: ignore[method-assign]
+        rounds.events.subscribe(SumMade, keep)
 
     async def _live(self, name: str) -> None:
         for life, death in enumerate(self._lives(name)):
