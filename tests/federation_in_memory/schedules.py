@@ -185,14 +185,14 @@ class Lying(OverHttp):
 class Play:
     """One schedule, from the first process to the last one's end."""
 
-    def __init__(self, schedule: Schedule, root: Path, state: Path) -> None:
+    def __init__(self, schedule: Schedule, root: Path, state: Path, **settings: Any) -> None:
         self.schedule = schedule
         self.folders = _folders(root, schedule.members, schedule.rounds, schedule.staleness)
         self.state = state
         self.seen = Seen()
         self.weather = schedule.weather()
         self._draw = random.Random(f"{schedule.number} threads")
-        self.aggregator = Aggregator(self.folders[AGGREGATOR], state / AGGREGATOR, **_SETTINGS)
+        self.aggregator = Aggregator(self.folders[AGGREGATOR], state / AGGREGATOR, **(_SETTINGS | settings))
         self.aggregator.opened = self._opened
 
     @property

@@ -14,27 +14,13 @@ import pytest
 
 from choral.client.journal import Journal
 from choral.errors import Ending, OutOfPhase, RoundAborted, ShuttingDown, Superseded, UnknownRound
-from choral.learning import Softmax, model_file
+from choral.learning import model_file
 from choral.protocol import wire
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.messages import MaskedVector
 from choral.service.state.facts import Facts
 from direct import Direct
-from house import CLASSES, FEATURES, Player, house, until
-
-
-class Slow(Softmax):
-    """A model whose training takes its time."""
-
-    seconds = 0.6
-
-    def train(self, parameters, X, y, rng):  # noqa: N803
-        time.sleep(self.seconds)
-        return super().train(parameters, X, y, rng)
-
-
-def slow() -> Slow:
-    return Slow(FEATURES, CLASSES, batch=8)
+from house import Player, house, until
 
 
 async def vanish_before(phase: str, player: Player, base) -> None:
@@ -80,17 +66,18 @@ async def test_below_the_quorum_a_round_aborts_names_who_was_missing_and_a_new_o
 
 
 async def test_who_asks_late_still_learns_why_a_round_was_aborted(tmp_path):
-    async with (
-        house(tmp_path, 3, settings={"phase_seconds": 0.5}) as home,
-        home.players(1, 2, 3) as (one, two, three),
-    ):
-        base = home.head
-        others = asyncio.gather(two.play(base), three.play(base), return_exceptions=True)
-        machine, inbox = await one.play(base, until="mask")
-        await asyncio.wait_for(others, 5)  # m1 is still computing
-        await until(lambda: not home.status()["cohorts"], 8)
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(8):
+        others = asyncio.gather(
+            *(home.play(home.machine(name)) for name in ("m2", "m3")), return_exceptions=True
+        )
+        machine = home.machine("m1")
+        inbox = await home.share(machine, await home.join(machine))
+        await until(lambda: sorted(home.rounds.status()["cohorts"][0]["in"]["mask"]) == ["m2", "m3"])
+        await home.later(5.1)  # m1 is still computing
+        assert all(isinstance(error, RoundAborted) for error in await others)
+        assert not home.conductor.lives()
         with pytest.raises(RoundAborted, match="phase mask"):
-            await one.mask(machine, inbox)
+            await home.mask(machine, inbox)
 
 
 async def test_a_member_that_is_switched_off_costs_one_startup_wait_and_not_one_a_round(tmp_path):
@@ -235,23 +222,6 @@ async def test_a_member_that_joins_again_with_new_keys_replaces_its_advertisemen
         lost.cancel()
         records = await asyncio.gather(*(player.play(base) for player in (one, two, three)))
         assert len(records[0].survivors) == 3
-
-
-async def test_the_slow_member_of_the_last_round_ends_too(tmp_path):
-    async with house(tmp_path, 4, rounds=1, settings={"join_seconds": 0.05}) as home:
-        late = asyncio.create_task(home.member(4, trainer=slow()))
-        await asyncio.wait_for(asyncio.gather(*(home.member(i) for i in (1, 2, 3))), 5)
-        record = await asyncio.wait_for(late, 5)
-        assert record.version == 1
-        assert "m4" not in record.survivors
-
-
-async def test_the_slow_member_of_the_last_round_ends_too_when_old_updates_are_welcome(tmp_path):
-    async with house(tmp_path, 4, rounds=1, max_staleness=2, settings={"join_seconds": 0.05}) as home:
-        late = asyncio.create_task(home.member(4, trainer=slow()))
-        await asyncio.wait_for(asyncio.gather(*(home.member(i) for i in (1, 2, 3))), 5)
-        assert (await asyncio.wait_for(late, 5)).version == 1
-        assert len(home.events["m4"]) < 20  # and does not ask a thousand times
 
 
 async def test_a_member_that_comes_when_the_training_is_over_says_so_and_ends(tmp_path):
