@@ -19,7 +19,7 @@ from choral.protocol import wire
 from choral.protocol.aggregator import AggregatorRound
 from choral.protocol.messages import MaskedVector
 from choral.service.state.facts import Facts
-from direct import Direct
+from direct import Direct, settled
 from house import Player, house, until
 
 
@@ -119,28 +119,26 @@ async def test_a_member_that_is_switched_off_during_training_costs_its_grace_onc
 
 
 async def test_a_member_that_comes_late_is_in_the_next_round(tmp_path):
-    async with house(tmp_path, 4) as home, home.players(1, 2, 3) as early, asyncio.timeout(8):
-        base = home.head
-        others = asyncio.gather(*(player.play(base) for player in early[1:]))
-        machine, inbox = await early[0].play(base, until="mask")
-        async with home.players(4) as (late,):
-            waiting = asyncio.create_task(late.play(base))
-            await asyncio.sleep(0.1)
-            assert not waiting.done()  # it does not open a second cohort from the same version
-            assert len(home.status()["cohorts"]) == 1
-            await early[0].reveal(
-                machine, await early[0].endorse(machine, await early[0].mask(machine, inbox))
-            )
-            await others
-            with pytest.raises(Superseded):
-                await waiting
-            records = await asyncio.gather(*(player.play(home.head) for player in (late, *early)))
+    async with Direct(tmp_path, 4, here=3) as home, asyncio.timeout(8):
+        others = asyncio.gather(*(home.play(home.machine(name)) for name in ("m2", "m3")))
+        machine = home.machine("m1")
+        inbox = await home.share(machine, await home.join(machine))
+        home.come("m4")
+        waiting = asyncio.create_task(home.play(home.machine("m4")))
+        await home.later(1.0)
+        assert not waiting.done()  # it does not open a second cohort from the same version
+        assert len(home.rounds.status()["cohorts"]) == 1
+        await home.reveal(machine, await home.endorse(machine, await home.mask(machine, inbox)))
+        await others
+        with pytest.raises(Superseded):
+            await waiting
+        records = await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
         assert set(records[0].survivors) == {"m1", "m2", "m3", "m4"}
 
 
 async def test_a_latecomer_cannot_slip_between_a_cohort_and_its_round(tmp_path, monkeypatch):
     """While the closed cohort is being saved it is neither forming nor, if one is careless, running."""
-    async with house(tmp_path, 4) as home:
+    async with Direct(tmp_path, 4, here=3) as home, asyncio.timeout(8):
         save, saving, go = home.store.put_round, threading.Event(), threading.Event()
 
         def held_up(row):
@@ -149,17 +147,16 @@ async def test_a_latecomer_cannot_slip_between_a_cohort_and_its_round(tmp_path, 
             save(row)
 
         monkeypatch.setattr(home.store, "put_round", held_up)
-        async with home.players(1, 2, 3) as early, asyncio.timeout(8):
-            base = home.head
-            playing = asyncio.gather(*(player.play(base) for player in early))
-            await until(saving.is_set)
-            async with home.players(4) as (late,):
-                joining = asyncio.create_task(late.play(base))
-                await asyncio.sleep(0.1)
-                go.set()
-                with pytest.raises(Superseded):
-                    await joining
-            await playing
+        playing = asyncio.gather(*(home.play(home.machine(name)) for name in home.names[:3]))
+        await until(saving.is_set)
+        home.come("m4")
+        joining = asyncio.create_task(home.join(home.machine("m4")))
+        await settled()
+        assert not home.conductor.forming  # it has not opened a second one
+        go.set()
+        with pytest.raises(Superseded):
+            await joining
+        await playing
         assert [row.state for row in home.store.rounds()] == ["done"]
 
 
