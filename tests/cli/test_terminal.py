@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from choral.cli import federation, main, terminal, watch
+from choral.cli.member_lines import member_line
+from choral.client.events import PutOff
 from choral.errors import PeerError
 from choral.service.rounds.room import unsaved
 
@@ -143,7 +145,7 @@ def test_a_state_from_the_aggregator_is_shown_as_text(capsys, monkeypatch):
 
 def test_a_full_disk_at_the_aggregator_is_not_told_as_an_aggregator_that_is_away():
     error = unsaved(OSError(28, "No space left on device"))
-    line = terminal.member_line("put off", {"url": "http://a", "reason": error.reason, "problem": error.slug})
+    line = member_line(PutOff("http://a", error.reason, error.slug))
     assert line == (
         "[yellow]not now:[/] the aggregator cannot save anything now: No space left on device; trying on"
     )

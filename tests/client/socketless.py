@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from choral.client.events import calling
 from choral.client.journal import Journal
 from choral.client.member import Member
 from choral.errors import ChoralError, OutOfPhase, Superseded, UnknownRound
@@ -97,7 +98,7 @@ class Federation:
             yield Member(
                 me, trainer or Softmax(FEATURES, CLASSES, epochs=1, batch=8),
                 data or examples(int(name[1:])), seat or self.seat(name), journal, random=os.urandom,
-                report=lambda event, **details: events.append((event, {"at": now()} | details)),
+                tell=calling(lambda event, **details: events.append((event, {"at": now()} | details))),
             )  # fmt: skip
         finally:
             journal.close()

@@ -238,7 +238,7 @@ def test_a_whole_round_over_five_questions_without_a_socket(tmp_path):
             record = await play(
                 federation.seat(name), machine, spend=spent.append, check=lambda record: None,
                 waiting=nullcontext(), repeats=Repeats(),
-                report=lambda event, got: asked.setdefault(name, []).append(got),
+                tell=lambda event: asked.setdefault(name, []).append(event.got),
             )  # fmt: skip
             assert spent == [machine.round_id]
             return record

@@ -213,7 +213,7 @@ async def live_and_die(stage: Stage) -> bool:
     try:
         member = Member(
             stage.me, Softmax(FEATURES, CLASSES, batch=8), examples(1), stage, journal, random=os.urandom,
-            report=lambda event, **_: setattr(stage, "resting", event == "resting"),
+            tell=lambda event: setattr(stage, "resting", event.name == "resting"),
         )  # fmt: skip
         await asyncio.wait_for(member.run(), 10)
     except Killed:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from socketless import Federation, Seat, now, run
 
 from choral.client.budget import Budget
+from choral.client.events import silent
 from choral.client.journal import FILE, NOTHING, Journal
 from choral.client.learner import Learner
 from choral.errors import RecordError, RoundAborted
@@ -225,7 +226,7 @@ def test_every_attempt_after_the_first_trains_on_nine_tenths_of_its_own_and_meas
             return super().train(parameters, X, y, rng)
 
     me = Participant.load(federation.folder / "m1")
-    learner = Learner(me, Watching(FEATURES, CLASSES), examples(1, 200), None, lambda event, **_: None)
+    learner = Learner(me, Watching(FEATURES, CLASSES), examples(1, 200), None, silent)
     model = model_file.decode(federation.models[federation.head.parameters])
     tries = [(0, 0)] + [(attempt, again) for attempt in range(1, 8) for again in range(4)]
     updates = [learner.train(model, federation.head, *one) for one in tries]

@@ -14,6 +14,7 @@ import pytest
 
 from choral import ping
 from choral.client import process
+from choral.client.events import Awaiting
 from choral.client.process import absent
 from house import house, make_folder, until
 
@@ -28,16 +29,15 @@ def status(got, *, phase="advertise", awaited=(), needed=2, connected=()):
 
 
 def test_below_the_minimum_everybody_who_is_not_in_is_missing() -> None:
-    assert absent(status(["m1"]), "m1", NAMES) == {
-        "missing": ["m2", "m3"], "more": 0, "connected": False, "got": 1, "needed": 2,
-    }  # fmt: skip
+    expected = Awaiting(missing=("m2", "m3"), more=0, connected=False, got=1, needed=2)
+    assert absent(status(["m1"]), "m1", NAMES) == expected
 
 
 def test_above_it_only_those_that_are_waited_for() -> None:
     found = absent(status(["m1", "m2"], awaited=["m3"], connected=["m3"]), "m1", NAMES)
     assert found
-    assert found["missing"] == ["m3"]
-    assert found["connected"] is True
+    assert found.missing == ("m3",)
+    assert found.connected is True
 
 
 def test_a_cohort_without_this_member_or_past_joining_says_nothing() -> None:
@@ -51,9 +51,9 @@ def test_only_names_of_the_own_federation_file_are_told_and_not_too_many() -> No
     lied["members"] = {name: {"connected": False} for name in [*many, "\x1b[31mred"]}
     found = absent(lied, "m1", many)
     assert found
-    assert found["missing"] == many[1:6]
-    assert found["more"] == 13
-    assert found["got"] == 1
+    assert found.missing == tuple(many[1:6])
+    assert found.more == 13
+    assert found.got == 1
 
 
 async def test_a_waiting_member_says_for_whom_and_once(tmp_path, monkeypatch) -> None:
@@ -79,7 +79,7 @@ async def test_an_answer_that_makes_no_sense_is_no_reason_to_stop_waiting(tmp_pa
         async def status(self) -> object:
             return bodies.pop() if bodies else None
 
-    async with process.telling(Liar(), "m1", NAMES, lambda event, **details: pytest.fail(event)):
+    async with process.telling(Liar(), "m1", NAMES, lambda event: pytest.fail(event.name)):
         async with asyncio.timeout(5):
             while bodies:
                 await asyncio.sleep(0.01)

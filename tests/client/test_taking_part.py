@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from choral.cli import cli
 from choral.client import participate, take_part
+from choral.client.events import KeptOut, Refused
 from choral.client.journal import FILE
-from choral.client.report import harmless
 from choral.data import save_shard
 from choral.errors import ParameterError, WireError
 from choral.federation.records import Records
@@ -87,17 +87,14 @@ async def test_what_join_makes_is_its_owners_only_and_a_notebooks_mask_is_left_a
 
 
 def test_nothing_that_is_told_moves_a_cursor_or_goes_on_for_ever():
-    told = []
-    harmless(lambda event, **details: told.append(details))(
-        "x", reason="\x1b[2J" + "y" * 9999, names=["\x07m1"] * 9999, nested=(["\x1b"],), count=3, other=None
-    )
-    (said,) = told
-    assert said["reason"].isprintable()
-    assert len(said["reason"]) <= 500
-    assert set(said["names"]) == {"?m1"}
-    assert len(said["names"]) <= 256
-    assert said["nested"] == [["?"]]
-    assert (said["count"], said["other"]) == (3, None)
+    said = Refused("\x1b[2J" + "y" * 9999, ("\x07m1",) * 9999, (["\x1b"],), 3)
+    assert said.reason.isprintable()
+    assert len(said.reason) <= 500
+    assert set(said.culprits) == {"?m1"}
+    assert len(said.culprits) <= 256
+    assert said.avoided == (("?",),)
+    assert said.seconds == 3
+    assert KeptOut("\x07", None) == KeptOut("?", None)
 
 
 async def test_a_name_that_moves_a_cursor_is_none_and_is_not_shown_as_it_is(tmp_path):

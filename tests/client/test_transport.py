@@ -11,6 +11,7 @@ import pytest
 
 from choral.binding.access import Access, verify_access
 from choral.binding.sizes import largest_answer
+from choral.client.events import PutOff, Unreachable
 from choral.client.transport import Transport
 from choral.errors import (
     AggregatorUnavailable,
@@ -119,7 +120,7 @@ async def test_failures_of_the_server_are_retried_with_growing_pauses():
     reports = []
     async with (
         Server(lambda n, _: problem([500, 502, 503, 504][n % 4], "internal") if n < 9 else OK) as server,
-        transport(server.url, sleep=sleep, report=lambda event, **_: reports.append(event)) as client,
+        transport(server.url, sleep=sleep, tell=lambda event: reports.append(event.name)) as client,
     ):
         assert await client.get("/") == b"ok"
     assert pauses == sorted(pauses)
@@ -140,12 +141,12 @@ async def test_failures_of_the_server_are_retried_with_growing_pauses():
 async def test_an_aggregator_that_answers_is_not_said_to_be_unreachable(answer, events):
     told = []
 
-    def report(event: str, **details: Any) -> None:
-        told.append((event, details["reason"], details["problem"]))
+    def tell(event: PutOff | Unreachable) -> None:
+        told.append((event.name, event.reason, event.problem))
 
     async with (
         Server(lambda n, _: answer if n < 6 else OK) as server,
-        transport(server.url, sleep=lambda _: asyncio.sleep(0), report=report) as client,
+        transport(server.url, sleep=lambda _: asyncio.sleep(0), tell=tell) as client,
     ):
         assert await client.get("/") == b"ok"
         assert told == events
@@ -160,7 +161,7 @@ async def test_each_reason_to_wait_is_told_once_however_they_alternate():
     async with (
         Server(lambda n, _: OK if n == 12 else problem(503, "no-room") if n % 2 else away) as server,
         transport(
-            server.url, sleep=lambda _: asyncio.sleep(0), report=lambda event, **_: told.append(event)
+            server.url, sleep=lambda _: asyncio.sleep(0), tell=lambda event: told.append(event.name)
         ) as client,
     ):
         await client.get("/")

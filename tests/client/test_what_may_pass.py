@@ -14,6 +14,7 @@ from test_transport import OK, Server, problem, transport
 
 from choral.client import member as client
 from choral.client.clocks import Clocks
+from choral.client.events import calling
 from choral.client.journal import Journal
 from choral.client.refusals import TooLarge, Unexplained, refusal
 from choral.errors import (
@@ -50,7 +51,9 @@ async def test_the_page_of_a_proxy_is_tried_again_like_a_broken_connection_with_
 
     async with (
         Server(lambda n, _: page(status) if n < 6 else OK) as server,
-        transport(server.url, patience=None, sleep=sleep, report=lambda *a, **k: told.append(k)) as http,
+        transport(
+            server.url, patience=None, sleep=sleep, tell=calling(lambda *a, **k: told.append(k))
+        ) as http,
     ):
         assert await http.get("/v1/records?after=0") == b"ok"
     assert len(slept) == 6
@@ -257,7 +260,7 @@ async def test_a_clock_that_is_off_for_a_while_ends_no_member_that_was_good_befo
             sleep=sleep,
             wall=lambda: machine.wall,
             clock=lambda: machine.steady,
-            report=lambda event, **said: told.append(said["reason"]),
+            tell=lambda event: told.append(event.reason),
         ) as http,
     ):
         await http.get("/")

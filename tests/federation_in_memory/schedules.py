@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from in_memory import Aggregator, Fate, Line
 
+from choral.client.events import calling
 from choral.client.journal import Journal
 from choral.client.learner import Update
 from choral.client.member import Member
@@ -274,7 +275,7 @@ class Play:
             me, Softmax(FEATURES, CLASSES, epochs=1, batch=8), examples(int(name[1:]), 15),
             Lying(line, me, lie, self.seen) if lies else OverHttp(line, me.sealing),
             journal, random=seeded(seed.encode()), witness=self.state,
-            report=lambda event, **details: self._tell(name, event, **details),
+            tell=calling(lambda event, **details: self._tell(name, event, **details)),
         )  # fmt: skip
         member.seen = self.seen
         try:

@@ -17,6 +17,7 @@ import drive
 from choral.binding.access import Access
 from choral.binding.sizes import largest_answer
 from choral.client import participate
+from choral.client.events import calling
 from choral.client.journal import Journal
 from choral.client.member import Member
 from choral.client.over_http import OverHttp
@@ -51,7 +52,7 @@ async def join(root: Path, folder: Path) -> None:
         ) as transport:  # fmt: skip
             member = Member(
                 me, Softmax(FEATURES, CLASSES, epochs=1, batch=8), examples(int(me.name[1:])),
-                OverHttp(transport, me.sealing), journal, random=os.urandom, report=report,
+                OverHttp(transport, me.sealing), journal, random=os.urandom, tell=calling(report),
             )  # fmt: skip
             record = await member.run()
     print(me.name, "done", record.version, record.digest.hex(), flush=True)

@@ -21,6 +21,7 @@ import numpy as np
 
 from choral.binding.access import Access, header
 from choral.binding.sizes import largest_answer
+from choral.client.events import calling
 from choral.client.journal import Journal
 from choral.client.member import Member
 from choral.client.over_http import OverHttp
@@ -328,7 +329,7 @@ async def run_member(
             member = Member(
                 me, trainer or Softmax(FEATURES, CLASSES, epochs=1, batch=8),
                 examples(int(me.name[1:])), OverHttp(transport, me.sealing), journal, random=os.urandom,
-                report=lambda event, **details: events.append((event, details)),
+                tell=calling(lambda event, **details: events.append((event, details))),
             )  # fmt: skip
             return await member.run()
     finally:

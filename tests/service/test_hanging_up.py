@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from choral.client.events import silent
 from choral.client.journal import Journal
 from choral.client.model_log import ModelLog
 from choral.federation.enrolment import Participant
@@ -28,7 +29,7 @@ async def poll(request, tmp_path) -> AsyncIterator[Poll]:
     if request.param == "a member's log":
         journal = Journal(tmp_path / "journal")
         me = Participant.load(home.root / "m1")
-        log = ModelLog(me, None, journal, lambda event, **details: None)  # type: ignore[arg-type]
+        log = ModelLog(me, None, journal, silent)  # type: ignore[arg-type]
         yield log._moved, lambda: log.newer_within(0, POLL)
         journal.close()
         return

@@ -200,7 +200,7 @@ async def test_an_expiry_while_members_are_there_is_told_and_healed_by_renewing(
     told = []
     async with serving(served.context) as port, member(
         f"https://localhost:{port}", tmp_path / "ca.pem", patience=30,
-        report=lambda event, **details: told.append((event, details["reason"])),
+        tell=lambda event: told.append((event.name, event.reason)),
     ) as transport:  # fmt: skip
         assert await transport.get("/v1/task") == b"yes"
         new_server(authority, NAMES, now=datetime.now(UTC) - timedelta(days=400)).save(

@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from choral.cli.left_out import Standing, left_out
-from choral.cli.terminal import console, errors, percent, say, set_up_logs, show, working
+from choral.cli.member_lines import show_event
+from choral.cli.terminal import console, errors, percent, say, set_up_logs, working
 from choral.cli.values import FILE, FOLDER, HOST, URL, Number
 from choral.client import participate
 from choral.errors import ParameterError
@@ -115,14 +116,12 @@ def join(folder: Path, data: Path, model: str | None, as_json: bool, via: str, *
     os.umask(0o077)  # what is kept is nobody else's to read, as at the aggregator; this process is ours
     trainer = trainer_for(model, 1, 2, {})[1] if model else None
 
-    def report(event: str, **details: Any) -> None:
-        if as_json:
-            click.echo(json.dumps({"event": event, "time": round(time.time(), 3), **details}))
-        else:
-            show(event, **details)
+    def as_line(event: str, **details: Any) -> None:
+        click.echo(json.dumps({"event": event, "time": round(time.time(), 3), **details}))
 
+    told: dict[str, Any] = {"report": as_line} if as_json else {"tell": show_event}
     carrier = integration("syft", "member").carrier(folder) if via == "pysyft" else None
-    participate(folder, data, trainer, report=report, carrier=carrier, **given)
+    participate(folder, data, trainer, carrier=carrier, **told, **given)
 
 
 @click.command(epilog="Example:  choral status fed/aggregator     choral status http://127.0.0.1:8750")

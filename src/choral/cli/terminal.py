@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn, TypeVar
@@ -157,92 +156,9 @@ def size(count: float) -> str:
 
 
 def show(event: str, **details: Any) -> None:
-    """Print what a member does: the `report` of `choral join`, and of a script of one's own."""
-    if line := member_line(event, details):
-        console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {line}")
+    """Print what a member does: the `report` of a script of one's own."""
+    from choral.cli.member_lines import show_event  # noqa: PLC0415  (it needs this module)
+    from choral.client.events import named  # noqa: PLC0415
 
-
-def member_line(event: str, details: dict[str, Any]) -> str | None:
-    """What a member's event means to a person; None for those that only a machine wants."""
-    form = _EVENTS.get(event)
-    return form({key: _escaped(value) for key, value in details.items()}) if form else None
-
-
-def _escaped(value: Any) -> Any:
-    """Text as it is: what an aggregator or a member says is not markup."""
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return escape(value) if isinstance(value, str) else value
-
-
-def _version(d: dict[str, Any]) -> str:
-    if d["version"] == 0:
-        return "[dim]version 0: the initial model[/]"
-    share = "with this member's update" if d["mine"] else "without this member's update"
-    before = f", version {d['version'] - 1} was {percent(d['accuracy_before'])} right on held-out data"
-    return f"[green]version {d['version']}[/] from {len(d['survivors'])} members, {share}{before}"
-
-
-def _trained(d: dict[str, Any]) -> str:
-    notes = [f"{d['clipped']} coordinates clipped"] if d["clipped"] else []
-    notes += ["weight capped"] if d["capped"] else []
-    here = f"; the model was {percent(d['accuracy'])} right here" if d["accuracy"] is not None else ""
-    return f"trained on {d['examples']} examples from version {d['version']}{here}" + "".join(
-        f" ({note})" for note in notes
-    )
-
-
-_EVENTS: dict[str, Any] = {
-    "warning": lambda d: f"[yellow]warning:[/] {d['reason']}",
-    "version": _version,
-    "trained": _trained,
-    "waiting": lambda d: f"[dim]waiting: {d['reason']}[/]",
-    "awaiting": lambda d: (
-        f"waiting for {', '.join(d['missing']) or 'the cohort to close'}"
-        + (f" and {d['more']} more" if d["more"] else "")
-        + ("" if d["connected"] or not d["missing"] else " (not connected)")
-        + f": {d['got']} of at least {d['needed']} members are in"
-    ),
-    "stopped": lambda d: "stopped",
-    "resting": lambda d: (
-        f"waiting {d['seconds']:.0f} s, or for a changed model: {d['sent']} updates were sent from this one"
-    ),
-    "spent": lambda d: (
-        f"[yellow]all {d['sent']} updates of this task are sent[/], following the log;"
-        " spare_sends in federation.toml allows more"
-    ),
-    "nothing to add": lambda d: f"nothing to add to version {d['version']}: sending zeros",
-    "not measured": lambda d: f"[yellow]not measured:[/] {d['reason']}",
-    "kept out": lambda d: (
-        f"[red]kept out of cohorts:[/] {d['reason']}"
-        + (f"; {d['hint']}" if d["hint"] else "")
-        + ". This process waits, and asks again every few minutes"
-    ),
-    "let back in": lambda d: "[green]let back in:[/] a cohort took this member again",
-    "too large": lambda d: f"[red]not sent:[/] {d['reason']}; {d['hint']}",
-    "aborted": lambda d: (
-        f"[yellow]round aborted:[/] {d['reason']}"
-        + (f" (missing: {', '.join(d['missing'])})" if d["missing"] else "")
-        + (", training again" if d["spent"] else "")
-    ),
-    "refused": lambda d: (
-        f"[red]refused:[/] {d['reason']}"
-        + (f" (accused: {', '.join(d['culprits'])})" if d["culprits"] else "")
-        + (f"; asking for cohorts without {', '.join(d['avoided'])}" if d.get("avoided") else "")
-    ),
-    "unreachable": lambda d: f"[yellow]{d['url']} cannot be reached[/] ({d['reason']}), trying on",
-    "put off": lambda d: f"[yellow]not now:[/] {d['reason']}; trying on",
-    "last outcome": lambda d: (
-        f"the update sent last is in version {d['version']}"
-        if d["state"] == "done" and d["version"]
-        else f"the update sent last, from version {d['base']}, is in no model ({d['state']})"
-    ),
-    "done": lambda d: (
-        f"[bold green]training is over[/] at version {d['version']}"
-        + (
-            f", {percent(d['accuracy'])} right on this member's held-out data"
-            if d["accuracy"] is not None
-            else ""
-        )
-    ),
-}
+    if (found := named(event, details)) is not None:
+        show_event(found)

@@ -16,11 +16,11 @@ import httpx
 
 from choral.binding.access import Access
 from choral.binding.sizes import largest_answer
+from choral.client.events import Event, Report, Tell, Warned, calling, silent
 from choral.client.journal import Journal
 from choral.client.member import Member
 from choral.client.over_http import OverHttp
 from choral.client.process import beat, stop_on_sigterm
-from choral.client.report import Report, harmless
 from choral.client.transport import Transport
 from choral.data import load_shard
 from choral.data.examples import Examples
@@ -37,10 +37,6 @@ __all__ = ["Member", "participate", "take_part"]
 Place = str | os.PathLike[str]
 
 
-def _silent(event: str, **details: object) -> None:
-    """No report."""
-
-
 def participate(
     folder: Place,
     data: Place,
@@ -51,7 +47,8 @@ def participate(
     seed: int | None = None,
     patience: float | None = None,
     stay: bool = False,
-    report: Report = _silent,
+    report: Report | None = None,
+    tell: Tell = silent,
     witness: Place | None = None,
     carrier: httpx.AsyncBaseTransport | None = None,
 ) -> Record:
@@ -66,7 +63,8 @@ def participate(
         seed: for training.
         patience: seconds to go on while the aggregator cannot be reached; None is for ever.
         stay: do not return at the end, but wait to be stopped: for Deployments, which restart what ends.
-        report: called as `report(event, **details)` with what happens.
+        report: called as `report(event, **details)` with what happens: a name, and what belongs to it.
+        tell: called with what happens as it is typed in `choral.client.events`, before `report`.
         witness: folder to write updates to in the clear, for demonstrations only.
         carrier: what requests travel by instead of HTTP, for example that of `integrations.syft.member`.
 
@@ -86,12 +84,12 @@ def participate(
             hint="there, write `await choral.client.take_part(…)`, with the same arguments",
         )
     taking_part = take_part(
-        folder, data, trainer, state=state, url=url, seed=seed, patience=patience, stay=stay, report=report,
-        witness=witness, carrier=carrier,
+        folder, data, trainer, state=state, url=url, seed=seed, patience=patience, stay=stay,
+        tell=_both(tell, report), witness=witness, carrier=carrier,
     )  # fmt: skip
 
     async def run() -> Record:
-        stop_on_sigterm(report)
+        stop_on_sigterm(_both(tell, report))
         return await taking_part
 
     return asyncio.run(run())
@@ -107,7 +105,8 @@ async def take_part(
     seed: int | None = None,
     patience: float | None = None,
     stay: bool = False,
-    report: Report = _silent,
+    report: Report | None = None,
+    tell: Tell = silent,
     witness: Place | None = None,
     carrier: httpx.AsyncBaseTransport | None = None,
 ) -> Record:
@@ -126,12 +125,12 @@ async def take_part(
         trainer = built_in(model.name, model.features, model.classes, model.options)
     shard = load_shard(data, features=model.features, classes=model.classes)
     home = Path(state) if state is not None else me.folder / "state"
-    report = harmless(report)
+    tell = _both(tell, report)
     with contextlib.closing(Journal(home)) as journal:
         if isinstance(trainer, Personal) and trainer.keep is None:
             trainer = trainer.kept_in(home / PERSONAL)
         if me.federation.warning:
-            report("warning", reason=me.federation.warning)
+            tell(Warned(me.federation.warning))
         beating = asyncio.create_task(beat(home))
         try:
             async with Transport(
@@ -141,7 +140,7 @@ async def take_part(
                 patience=patience,
                 jitter=random.SystemRandom().random,
                 largest=largest_answer(me.task),
-                report=report,
+                tell=tell,
                 authority=me.authority,
                 carrier=carrier,
             ) as transport:
@@ -153,7 +152,7 @@ async def take_part(
                     journal,
                     random=os.urandom,
                     seed=seed,
-                    report=report,
+                    tell=tell,
                     witness=Path(witness) if witness is not None else None,
                     threads=os.cpu_count() or 1,
                 )
@@ -163,3 +162,16 @@ async def take_part(
                 return record
         finally:
             beating.cancel()
+
+
+def _both(tell: Tell, report: Report | None) -> Tell:
+    """`tell`, and `report` if there is one."""
+    if report is None:
+        return tell
+    call = calling(report)
+
+    def both(event: Event) -> None:
+        tell(event)
+        call(event)
+
+    return both

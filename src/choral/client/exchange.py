@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
-from choral.client.report import Report
+from choral.client.events import Phase, Tell, silent
 from choral.errors import ChoralError, PeerError
 from choral.federation.records import Record, Records
 from choral.protocol import wire
@@ -106,7 +106,7 @@ async def play(
     waiting: AbstractAsyncContextManager[None],
     without: Sequence[str] = (),
     repeats: Repeats | None = None,
-    report: Report = lambda event, **details: None,
+    tell: Tell = silent,
 ) -> Record:
     """One round from the advertisement to the record that it led to.
 
@@ -133,7 +133,7 @@ async def play(
             raise
 
     def told(message: T) -> T:
-        report("phase", got=type(message).__name__.lower())
+        tell(Phase(type(message).__name__.lower()))
         return message
 
     async with waiting:

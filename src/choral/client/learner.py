@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from choral.client.events import NotMeasured, Tell, Trained
 from choral.client.journal import NOTHING
-from choral.client.report import Report
 from choral.data.examples import Examples, floats
 from choral.errors import ParameterError
 from choral.federation.enrolment import Participant
@@ -74,11 +74,11 @@ class Learner:
     """
 
     def __init__(
-        self, me: Participant, trainer: Trainer, examples: Examples, seed: int | None, report: Report
+        self, me: Participant, trainer: Trainer, examples: Examples, seed: int | None, tell: Tell
     ) -> None:
         self._task = me.task
         self._trainer = trainer
-        self._report = report
+        self._tell = tell
         self._seed = seed if seed is not None else _own_seed(me)
         pixels = bool(getattr(trainer, "takes_pixels", False))
         self._training, self._held_out = _hold_out(examples, me.task.holdout, self._seed, pixels=pixels)
@@ -111,13 +111,15 @@ class Learner:
             self._trainer, model, X, y, rng,
             version=base.version, schema=self._task.arrays, plan=self._task.plan,
         )  # fmt: skip
-        self._report(
-            "trained",
-            version=base.version,
-            examples=len(y),
-            accuracy=measured.accuracy if measured.examples and measured.classified else None,
-            clipped=mine.clipped,
-            capped=mine.capped,
+        known = measured.examples and measured.classified
+        self._tell(
+            Trained(
+                version=base.version,
+                examples=len(y),
+                accuracy=measured.accuracy if known else None,
+                clipped=mine.clipped,
+                capped=mine.capped,
+            )
         )
         totals = Totals(
             mine.weight, measured.examples, measured.correct, measured.loss, mine.clipped, int(mine.capped)
@@ -132,10 +134,11 @@ class Learner:
         found = self._trainer.evaluate(model, X, y)
         if np.isfinite(found.loss) and found.loss >= 0 and 0 <= found.correct <= found.examples:
             return found
-        self._report(
-            "not measured",
-            reason=f"the model's loss on this member's data is {float(found.loss):g}, with {found.correct} of"
-            f" {found.examples} right: expected a finite loss of 0 or more",
+        self._tell(
+            NotMeasured(
+                f"the model's loss on this member's data is {float(found.loss):g}, with {found.correct} of"
+                f" {found.examples} right: expected a finite loss of 0 or more"
+            )
         )
         return Evaluation(0, 0, 0.0)
 

@@ -16,15 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from choral.client import events
 from choral.client.budget import Budget
 from choral.client.company import Company
+from choral.client.events import Tell, silent
 from choral.client.exchange import Aggregator, Repeats, Unwelcome, play
 from choral.client.journal import Journal
 from choral.client.learner import Learner, Update, discounted, nothing_new
 from choral.client.model_log import ModelLog
 from choral.client.process import telling
 from choral.client.refusals import TooLarge
-from choral.client.report import Report, harmless
 from choral.data.examples import Examples
 from choral.errors import (
     ChoralError,
@@ -74,7 +75,7 @@ class Member:
         journal: open.
         random: for keys and shares.
         seed: for training; the same seed, data and versions give the same updates.
-        report: told what happens.
+        tell: called with what happens.
         witness: folder to write every update to, in the clear, for demonstrations.
         clock: seconds, monotonic; by default that of the event loop.
     """
@@ -89,7 +90,7 @@ class Member:
         *,
         random: RandomBytes,
         seed: int | None = None,
-        report: Report = lambda event, **details: None,
+        tell: Tell = silent,
         witness: Path | None = None,
         threads: int = 1,
         clock: Callable[[], float] | None = None,
@@ -98,14 +99,14 @@ class Member:
         self._task = me.task
         self._journal = journal
         self._random = random
-        self._report = report = harmless(report)
+        self._tell = tell
         self._witness = witness
         self._threads = threads
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
-        self._learner = Learner(me, trainer, examples, seed, report)
+        self._learner = Learner(me, trainer, examples, seed, tell)
         _ = me.sealing  # keys that are missing are said now, not after the first training
         self.aggregator = aggregator
-        self.log = ModelLog(me, aggregator, journal, report)
+        self.log = ModelLog(me, aggregator, journal, tell)
         federation = me.federation
         self.budget = Budget(
             journal, total=me.task.rounds + federation.spare_sends, per_model=federation.sends_per_model,
@@ -169,7 +170,7 @@ class Member:
         except (ChoralError, TimeoutError, ValueError, LookupError, TypeError, AttributeError):
             pass
         version = version if mine and isinstance(version, int) else None
-        self._report("last outcome", base=base, state=state, version=version)
+        self._tell(events.LastOutcome(base=base, state=state, version=version))
         return mine
 
     # ----- what is sent, and when (§5.1) --------------------------------------------------------
@@ -189,18 +190,18 @@ class Member:
         head = self.head
         measured = await asyncio.to_thread(self._learner.measure, await self.log.model(head))
         known = measured.examples and measured.classified
-        self._report("done", version=head.version, accuracy=measured.accuracy if known else None)
+        self._tell(events.Done(version=head.version, accuracy=measured.accuracy if known else None))
         return head
 
     async def _rest(self, base: Record) -> None:
         """All that this member sends in this task is sent: it follows the log."""
-        self._report("spent", version=base.version, sent=self.budget.total)
+        self._tell(events.Spent(version=base.version, sent=self.budget.total))
         with self.log.rest("spent"):
             while not self.log.over:
                 await self.log.newer_than(self.head.version)
 
     async def _pause(self, base: Record, seconds: float) -> None:
-        self._report("resting", version=base.version, sent=self._journal.attempts(base), seconds=seconds)
+        self._tell(events.Resting(base.version, self._journal.attempts(base), seconds))
         with self.log.rest("pause"):
             await self.log.changed_within(base, seconds)
 
@@ -212,7 +213,7 @@ class Member:
             update = await asyncio.to_thread(self._learner.train, model, base, attempt, again)
             if not self._journal.spent(base, update.digest):
                 return update
-        self._report("nothing to add", version=base.version)
+        self._tell(events.NothingToAdd(base.version))
         return nothing_new(self._task.dimension)
 
     # ----- one update, until it is in or spent ------------------------------------------------
@@ -250,11 +251,9 @@ class Member:
                     spend=spend,
                     check=functools.partial(self._due, machine=machine, anchor=anchor),
                     without=self.company.without,
-                    waiting=telling(
-                        self.aggregator, self._me.name, self._me.federation.members, self._report
-                    ),
+                    waiting=telling(self.aggregator, self._me.name, self._me.federation.members, self._tell),
                     repeats=self._repeats,
-                    report=self._report,
+                    tell=self._tell,
                 )
             except ChoralError as error:
                 await self._failed(error, machine, base, spent=bool(spent))
@@ -281,17 +280,17 @@ class Member:
         if isinstance(error, KeptOut):
             await self._wait_outside(error)
         elif isinstance(error, Superseded | ShuttingDown | Unwelcome):
-            self._report("waiting", reason=error.reason)
+            self._tell(events.Waiting(error.reason))
             await self._newer_or_pause(base, _PAUSE)
         elif isinstance(error, TooLarge):
             self._too_large += 1
             seconds = min(3600.0, _TOO_LARGE * 2.0 ** min(self._too_large - 1, 16))
-            self._report("too large", reason=error.reason, hint=error.hint, seconds=seconds)
+            self._tell(events.TooLarge(error.reason, error.hint, seconds))
             await asyncio.sleep(seconds)
         elif isinstance(error, RoundAborted | UnknownRound | OutOfPhase):
             self._aborted += 1
-            missing = list(getattr(error, "missing", ()))
-            self._report("aborted", reason=error.reason, missing=missing, spent=spent)
+            missing = tuple(getattr(error, "missing", ()))
+            self._tell(events.Aborted(error.reason, missing, spent))
             if spent and machine.round_id and await self._outcome(machine.round_id, base.version):
                 await self.log.newer_within(base.version, _OUTCOME)
             else:
@@ -305,14 +304,14 @@ class Member:
         """§4.6: only a person can let this member back in. It says so once, and goes on asking."""
         seconds = min(_LONGEST_OUT, _KEPT_OUT * 2.0 ** min(self._kept_out, 16))
         if not self._kept_out:
-            self._report("kept out", reason=error.reason, hint=error.hint)
+            self._tell(events.KeptOut(error.reason, error.hint))
         self._kept_out += 1
         await self.log.over_within(seconds)
 
     def _welcome(self) -> None:
         """A cohort took this member."""
         if self._kept_out:
-            self._report("let back in", refusals=self._kept_out)
+            self._tell(events.LetBackIn(self._kept_out))
         self._kept_out = 0
 
     async def _refused(self, machine: MemberRound, error: PeerError | WireError) -> None:
@@ -327,12 +326,12 @@ class Member:
             if now - self._doubled > _TWO_PROCESSES:
                 raise error
             pause = min(_LONGEST, 4 * pause)
-        self._report("refused", reason=error.reason, culprits=list(culprits), avoided=avoided, seconds=pause)
+        self._tell(events.Refused(error.reason, culprits, tuple(avoided), pause))
         if (complaint := machine.complaint(error)) is not None:
             try:
                 await self.aggregator.complain(complaint)
             except ChoralError as failed:
-                self._report("complaint not taken", reason=failed.reason)
+                self._tell(events.ComplaintNotTaken(failed.reason))
         await asyncio.sleep(_PAUSE * pause)
 
     def _due(self, record: Record, machine: MemberRound, anchor: Record) -> None:

@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from choral.client.events import Tell, Version
 from choral.client.exchange import Aggregator
 from choral.client.journal import Journal
-from choral.client.report import Report
 from choral.errors import RecordError
 from choral.federation.enrolment import Participant
 from choral.federation.progress import Progress
@@ -41,12 +41,12 @@ class ModelLog:
         RecordError: the journal is that of a member of another federation.
     """
 
-    def __init__(self, me: Participant, aggregator: Aggregator, journal: Journal, report: Report) -> None:
+    def __init__(self, me: Participant, aggregator: Aggregator, journal: Journal, tell: Tell) -> None:
         self._me = me
         self._aggregator = aggregator
         self.resting: str | None = None
         self._journal = journal
-        self._report = report
+        self._tell = tell
         self._moved = asyncio.Condition()
         self._seen: dict[int, bytes] = {}
         self._promised: dict[int, bytes] = {}
@@ -212,12 +212,13 @@ class ModelLog:
             if record.version <= self._journaled:
                 continue
             metrics = record.metrics
-            self._report(
-                "version",
-                version=record.version,
-                survivors=list(record.survivors),
-                mine=self._me.name in record.survivors,
-                accuracy_before=metrics.accuracy if metrics else None,
+            self._tell(
+                Version(
+                    version=record.version,
+                    survivors=record.survivors,
+                    mine=self._me.name in record.survivors,
+                    accuracy_before=metrics.accuracy if metrics else None,
+                )
             )
         async with self._moved:
             self._moved.notify_all()

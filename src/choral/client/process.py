@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
+from choral.client.events import Awaiting, Stopped, Tell
 from choral.client.exchange import Aggregator
-from choral.client.report import Report
 from choral.errors import ChoralError
 from choral.ping import HEARTBEAT
 
@@ -29,14 +29,14 @@ async def beat(state: Path) -> None:
         await asyncio.sleep(_BEAT)
 
 
-def stop_on_sigterm(report: Report) -> None:
+def stop_on_sigterm(tell: Tell) -> None:
     """SIGTERM ends the process as Ctrl-C does, and without a traceback; also process 1 of a container.
 
     Nothing is lost: what must not be forgotten is in the journal already.
     """
 
     def stop() -> None:
-        report("stopped")
+        tell(Stopped())
         raise SystemExit(128 + signal.SIGTERM)
 
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
@@ -45,24 +45,24 @@ def stop_on_sigterm(report: Report) -> None:
 
 @contextlib.asynccontextmanager
 async def telling(
-    aggregator: Aggregator, member: str, enrolled: Collection[str], report: Report
+    aggregator: Aggregator, member: str, enrolled: Collection[str], tell: Tell
 ) -> AsyncIterator[None]:
     """While a cohort is open for long: say for whom it waits, whenever that changes."""
 
-    async def tell() -> None:
+    async def look() -> None:
         await asyncio.sleep(_SILENT)
-        said: Any = None
+        said: Awaiting | None = None
         pause = _ASK
         while True:
             with contextlib.suppress(ChoralError, ValueError, LookupError, TypeError, AttributeError):
                 found = absent(await aggregator.status(), member, enrolled)
                 if found and found != said:
-                    report("awaiting", **found)
+                    tell(found)
                     said = found
             await asyncio.sleep(pause)
             pause = min(2 * pause, _SELDOM)  # a thousand that wait are not to keep the aggregator busy
 
-    task = asyncio.create_task(tell())
+    task = asyncio.create_task(look())
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ async def telling(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def absent(status: dict[str, Any], member: str, enrolled: Collection[str]) -> dict[str, Any] | None:
+def absent(status: dict[str, Any], member: str, enrolled: Collection[str]) -> Awaiting | None:
     """Who of the `enrolled` is missing in the open cohort that `member` is in, by the aggregator's status."""
     for cohort in status["cohorts"]:
         got = [name for name in enrolled if name in cohort["in"][cohort["phase"]]]
@@ -80,11 +80,11 @@ def absent(status: dict[str, Any], member: str, enrolled: Collection[str]) -> di
         awaited = [name for name in away if name in cohort["awaited"]]
         # below the minimum anybody who is enrolled would do
         missing = awaited or (away if len(got) < cohort["needed"] else [])
-        return {
-            "missing": missing[:_NAMED],
-            "more": max(0, len(missing) - _NAMED),
-            "connected": any(status["members"][name]["connected"] is True for name in missing),
-            "got": len(got),
-            "needed": int(cohort["needed"]),
-        }
+        return Awaiting(
+            missing=tuple(missing[:_NAMED]),
+            more=max(0, len(missing) - _NAMED),
+            connected=any(status["members"][name]["connected"] is True for name in missing),
+            got=len(got),
+            needed=int(cohort["needed"]),
+        )
     return None

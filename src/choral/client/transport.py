@@ -19,13 +19,13 @@ from choral.binding import certificates
 from choral.binding.access import Access, header
 from choral.client import proxies
 from choral.client.clocks import Clocks
+from choral.client.events import PutOff, Tell, Unreachable, printable, silent
 from choral.client.refusals import TooLarge, Unexplained, refusal
-from choral.client.report import Report, harmless, printable
 from choral.errors import AggregatorUnavailable, ChoralError, ClockError, ParameterError, TlsError, WireError
 from choral.federation.address import address, why
 from choral.primitives.identity import Identity
 
-__all__ = ["Report", "Transport"]
+__all__ = ["Transport"]
 
 _PASSING = frozenset({429, 502, 503, 504})  # as a broken connection, whoever says it
 _UNREACHED = (AggregatorUnavailable, TlsError)  # all else is what an aggregator said
@@ -77,7 +77,7 @@ class Transport:
         patience: float | None,
         jitter: Callable[[], float],
         largest: int = 1 << 26,
-        report: Report = lambda event, **details: None,
+        tell: Tell = silent,
         verify: ssl.SSLContext | bool = True,
         authority: Path | None = None,
         carrier: httpx.AsyncBaseTransport | None = None,
@@ -91,7 +91,7 @@ class Transport:
         self._patience = patience
         self._jitter = jitter
         self._largest = largest
-        self._report = harmless(report)
+        self._tell = tell
         self._wall, self._clock, self._sleep = wall, clock, sleep
         # a request is answered within 20 s (§7); uploads get a timeout a piece, not one for the whole
         timeout = httpx.Timeout(connect=5.0, read=40.0, write=40.0, pool=None)
@@ -137,7 +137,7 @@ class Transport:
             ChoralError: what the aggregator refused, as the error that it named.
         """
         failures, since, hurried = 0, None, 0
-        told: set[str] = set()
+        told: set[type[PutOff | Unreachable]] = set()
         while True:
             asked, asked_to_wait = self._clock(), 0.0
             try:
@@ -174,10 +174,10 @@ class Transport:
                     hint=failed.hint
                     or "is the aggregator running, and is this its address? `choral status` asks it",
                 )
-            event = "unreachable" if isinstance(failed, _UNREACHED) else "put off"
-            if failures >= 3 and event not in told:  # once each: it may come back and have no room
-                told.add(event)
-                self._report(event, url=self.url, reason=failed.reason, problem=failed.slug)
+            kind = Unreachable if isinstance(failed, _UNREACHED) else PutOff
+            if failures >= 3 and kind not in told:  # once each: it may come back and have no room
+                told.add(kind)
+                self._tell(kind(self.url, failed.reason, failed.slug))
             pause = min(60.0 if lasting else 5.0, 0.1 * 2**failures) * (0.5 + self._jitter())
             if self._patience is None:
                 pause = max(pause, asked_to_wait)
