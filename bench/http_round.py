@@ -77,7 +77,7 @@ def rounds_of(kind: str, d: int, rounds: int) -> tuple[list[float], float | None
         store = Store(folder / "fed/aggregator/state", read_only=True)
         rows = [row for row in store.rounds() if row.state == "done"]
         assert Participant.load(folder / "fed/aggregator").task.dimension == d
-        up = [row.details["bytes_in"] / len(row.details["roster"]) / d for row in rows]
+        up = [sum(row.facts.received.values()) / len(row.facts.roster) / d for row in rows]
         store.close()
         return [after - before for before, after in itertools.pairwise(ends)], max(up)
     finally:

@@ -29,7 +29,7 @@ from choral.protocol import wire
 from choral.protocol.aggregator import Total
 from choral.service import serve as service
 from choral.service.http.bodies import read_vector
-from choral.service.rounds.live import RoundRow
+from choral.service.state.facts import Facts, RoundRow
 
 _create_app = service.create_app
 
@@ -77,9 +77,8 @@ def create_app(aggregator: Any, rounds: Any, store: Any, **more: Any) -> Quart:
                 if len(state["members"]) == len(pinned):
                     total = Total(state["main"], state["auxiliary"], tuple(state["members"]), ())
                     round_id = os.urandom(32)
-                    row = RoundRow(
-                        round_id, 0, 0.0, "done", 0.0, {"bytes_in": len(body), "roster": [access.member]}
-                    )
+                    facts = Facts(roster=(access.member,), received={"mask": len(body)})
+                    row = RoundRow(round_id, 0, 0.0, "done", 0.0, facts)
                     base = rounds.training.head
                     record = await asyncio.to_thread(
                         rounds.training.apply, total, base, round_id, lambda record: row
@@ -91,10 +90,6 @@ def create_app(aggregator: Any, rounds: Any, store: Any, **more: Any) -> Quart:
             return Response(wire.encode(await done), 200, content_type="application/cbor")
 
     return app
-
-
-def _details(body: memoryview) -> dict[str, Any]:
-    return {"bytes_in": len(body), "roster": ["one"]}
 
 
 def _add(state: dict[str, Any], body: memoryview, d: int, a: int) -> None:
