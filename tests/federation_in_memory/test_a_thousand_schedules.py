@@ -71,6 +71,7 @@ def chunks() -> list[range]:
     return [range(at * EACH, (at + 1) * EACH) for at in range(CHUNKS)]
 
 
+@pytest.mark.no_cover  # measured, they take more than twice as long, and cover what others do
 @pytest.mark.parametrize("numbers", chunks(), ids=lambda numbers: f"{numbers[0]}-{numbers[-1]}")
 def test_whatever_happens_every_version_is_the_sum_of_its_survivors_and_nothing_goes_twice(root, numbers):
     did: Counter[str] = Counter()
