@@ -26,7 +26,7 @@ def trouble(tmp_path):
 
     @contextlib.asynccontextmanager
     async def found() -> AsyncIterator[tuple[Direct, dict[str, Any], dict[str, Any]]]:
-        async with Direct(tmp_path, 6, minimum=5) as home, asyncio.timeout(10):
+        async with Direct(tmp_path, 6, minimum=5) as home, asyncio.timeout(60):
             home.store.keep_out("m6", Kept(b"r" * 32, HTML, 1e9))
             home.rounds.presence.rest("m5", "spent")
             home.rounds.presence.rest("m4", "pause")

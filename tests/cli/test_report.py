@@ -19,7 +19,7 @@ HTML = """</style><script>x</script>'"><b onclick=x>"""
 
 @pytest.fixture
 async def found(tmp_path) -> Findings:
-    async with Direct(tmp_path, 3) as home, asyncio.timeout(10):
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(60):
         await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
         return findings(home.aggregator, home.store.path.parent)
 

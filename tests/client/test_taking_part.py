@@ -68,7 +68,7 @@ def careless():
 
 
 async def test_what_join_makes_is_its_owners_only_and_a_notebooks_mask_is_left_alone(tmp_path, careless):
-    async with house(tmp_path, 3, rounds=1) as home, asyncio.timeout(20):
+    async with house(tmp_path, 3, rounds=1) as home, asyncio.timeout(60):
         others = [
             asyncio.create_task(take_part(home.root / f"m{i}", shard(tmp_path, i), url=home.url))
             for i in (2, 3)

@@ -63,7 +63,7 @@ async def look(home: House):
 @pytest.mark.parametrize("size", [1, 2, 50])
 @pytest.mark.parametrize("newest", [None, ROUNDS, 10**9])
 async def test_a_log_without_end_is_read_no_further_than_the_task_goes(tmp_path, size, newest):
-    async with house(tmp_path, rounds=ROUNDS) as home, asyncio.timeout(10):
+    async with house(tmp_path, rounds=ROUNDS) as home, asyncio.timeout(60):
         page = endless(home)
         pages = lying(home, lambda after: Records(newest or after + size + 1, page(after, size)))
         if newest == ROUNDS and size < 50:  # that is a log with an end
@@ -79,7 +79,7 @@ async def test_a_log_without_end_is_read_no_further_than_the_task_goes(tmp_path,
 
 
 async def test_a_log_that_ends_before_it_says_is_no_whole_log(tmp_path):
-    async with house(tmp_path, rounds=ROUNDS) as home, asyncio.timeout(10):
+    async with house(tmp_path, rounds=ROUNDS) as home, asyncio.timeout(60):
         page = endless(home)
         lying(home, lambda after: Records(2, page(after, 1) if after < 1 else ()))
         with pytest.raises(RecordError, match="version 2 as its newest, but no record after 1"):
@@ -87,7 +87,7 @@ async def test_a_log_that_ends_before_it_says_is_no_whole_log(tmp_path):
 
 
 async def test_the_first_record_that_is_wrong_is_the_last_that_is_read(tmp_path):
-    async with house(tmp_path, rounds=ROUNDS) as home, asyncio.timeout(10):
+    async with house(tmp_path, rounds=ROUNDS) as home, asyncio.timeout(60):
         page = endless(home)
         pages = lying(
             home, lambda after: Records(3, tuple(replace(one, signature=bytes(64)) for one in page(after, 1)))
@@ -98,7 +98,7 @@ async def test_the_first_record_that_is_wrong_is_the_last_that_is_read(tmp_path)
 
 
 async def test_another_model_than_the_record_names_is_not_believed(tmp_path):
-    async with house(tmp_path, rounds=ROUNDS) as home, asyncio.timeout(10):
+    async with house(tmp_path, rounds=ROUNDS) as home, asyncio.timeout(60):
         log = await read(home)
         good = await asyncio.to_thread(log.model, log.record(0))
         assert (await look(home))["log and model"].how == "ok"

@@ -50,7 +50,7 @@ def full(times, then):
 
 
 async def test_no_cohort_is_opened_without_room_for_its_model_and_the_log_says_so_once(tmp_path, disk):
-    async with Direct(tmp_path, 3) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(60):
         disk.free = 1 << 20
         machine = home.machine("m1")
         with capture_logs() as lines:
@@ -70,7 +70,7 @@ async def test_no_cohort_is_opened_without_room_for_its_model_and_the_log_says_s
 
 
 async def test_no_cohort_closes_without_room_and_the_same_members_go_on_when_there_is(tmp_path, disk):
-    async with Direct(tmp_path, 3, settings={"wait_seconds": 2.0}) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 3, settings={"wait_seconds": 2.0}) as home, asyncio.timeout(60):
         machines = [home.machine(name) for name in home.names]
         waiting = [asyncio.create_task(home.join(machine)) for machine in machines[:2]]
         await until(lambda: home.conductor.forming)
@@ -97,7 +97,7 @@ async def test_a_larger_model_needs_more_room(tmp_path, disk):
 
 
 async def test_a_sum_whose_saving_failed_is_kept_and_saved_again(tmp_path, disk, monkeypatch):
-    async with Direct(tmp_path, 3, settings={"wait_seconds": 0.02}) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 3, settings={"wait_seconds": 0.02}) as home, asyncio.timeout(60):
         monkeypatch.setattr(room, "PAUSES", (0.1, 0.1))
         monkeypatch.setattr(home.store, "append", full(3, home.store.append))
         machines = [home.machine(name) for name in home.names]
@@ -125,10 +125,10 @@ async def test_a_sum_whose_saving_failed_is_kept_and_saved_again(tmp_path, disk,
 
 
 async def test_what_was_saved_late_is_what_would_have_been_saved_at_once(tmp_path, disk, monkeypatch):
-    async with Direct(tmp_path, 3) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(60):
         await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
         at_once = home.training.head
-    async with Direct(tmp_path / "again", 3, settings={"wait_seconds": 5.0}) as home, asyncio.timeout(8):
+    async with Direct(tmp_path / "again", 3, settings={"wait_seconds": 5.0}) as home, asyncio.timeout(60):
         monkeypatch.setattr(home.store, "append", full(2, home.store.append))
         await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
         assert home.training.head.parameters == at_once.parameters
@@ -138,7 +138,7 @@ async def test_what_was_saved_late_is_what_would_have_been_saved_at_once(tmp_pat
 async def test_a_round_that_cannot_be_remembered_ends_with_a_sentence_and_the_next_one_waits(
     tmp_path, disk, monkeypatch
 ):
-    async with Direct(tmp_path, 3) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(60):
         monkeypatch.setattr(room, "PAUSES", (5.0, 30.0))
         monkeypatch.setattr(home.store, "put_round", full(2, home.store.put_round))
         machines = [home.machine(name) for name in home.names]

@@ -44,7 +44,7 @@ def proving(monkeypatch):
 
 
 async def test_a_dealer_that_is_proven_wrong_is_kept_out_and_the_others_go_on(tmp_path, proving):
-    async with Direct(tmp_path, 4) as home, asyncio.timeout(10):
+    async with Direct(tmp_path, 4) as home, asyncio.timeout(60):
         told = await asyncio.gather(
             *(home.play(home.machine(name)) for name in home.names), return_exceptions=True
         )
@@ -88,7 +88,7 @@ async def play_with_wrong_shares(home, only=None):
 
 
 async def test_who_is_proven_to_have_lied_in_a_round_that_has_its_sum_is_kept_out_all_the_same(tmp_path):
-    async with Direct(tmp_path, 7) as home, asyncio.timeout(10):
+    async with Direct(tmp_path, 7) as home, asyncio.timeout(60):
         liar, _ = await play_with_wrong_shares(home)
         (row,) = home.store.rounds()
         assert (row.state, row.facts.culprits) == ("done", (liar,))
@@ -104,7 +104,7 @@ async def test_who_is_proven_to_have_lied_in_a_round_that_has_its_sum_is_kept_ou
 
 
 async def test_who_is_in_dispute_is_written_down_and_goes_on(tmp_path):
-    async with Direct(tmp_path, 7) as home, asyncio.timeout(10):
+    async with Direct(tmp_path, 7) as home, asyncio.timeout(60):
         with capture_logs() as lines:
             liar, roster = await play_with_wrong_shares(home, only=[3])
         (row,) = home.store.rounds()
@@ -126,7 +126,7 @@ async def test_however_many_are_in_dispute_a_row_and_a_line_stay_short(tmp_path,
             self.total = replace(self.total, disputes=found)
 
     monkeypatch.setattr(AggregatorRound, "close", disputed)
-    async with Direct(tmp_path, 3) as home, asyncio.timeout(10):
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(60):
         with capture_logs() as lines:
             await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
         (row,) = home.store.rounds()
@@ -137,7 +137,7 @@ async def test_however_many_are_in_dispute_a_row_and_a_line_stay_short(tmp_path,
 
 
 async def test_a_member_is_let_back_in_while_the_aggregator_runs(tmp_path, proving):
-    async with Direct(tmp_path, 3) as home, asyncio.timeout(10):
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(60):
         await asyncio.gather(*(home.play(home.machine(name)) for name in home.names), return_exceptions=True)
         assert home.rounds.stuck == "2 of 3 members can send, a cohort needs 3 (kept out: m2)"
         done = CliRunner().invoke(cli, ["readmit", str(home.root / "aggregator"), "m2"])
@@ -165,7 +165,7 @@ async def test_who_is_kept_out_is_so_after_a_restart_and_readiness_says_what_tha
 
 async def test_a_member_that_is_kept_out_waits_and_goes_on_when_it_is_let_back_in(tmp_path, monkeypatch):
     monkeypatch.setattr("choral.client.member._KEPT_OUT", 0.02)
-    async with house(tmp_path, 3, rounds=2) as home, asyncio.timeout(20):
+    async with house(tmp_path, 3, rounds=2) as home, asyncio.timeout(60):
         home.store.keep_out("m3", KEPT)
         members = [asyncio.create_task(home.member(i)) for i in (1, 2, 3)]
         joins = [("POST", "/v1/rounds")] * 6
@@ -329,7 +329,7 @@ async def test_when_too_few_are_left_that_can_send_readiness_says_so_until_one_j
 
 
 async def test_a_phase_that_should_have_ended_long_ago_is_no_readiness(tmp_path):
-    async with Direct(tmp_path, 3) as home, asyncio.timeout(5):
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(60):
         await asyncio.gather(*(home.join(home.machine(name)) for name in home.names))
         (live,) = home.conductor.running.values()
         assert not home.rounds.stuck

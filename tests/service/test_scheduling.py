@@ -66,7 +66,7 @@ async def test_below_the_quorum_a_round_aborts_names_who_was_missing_and_a_new_o
 
 
 async def test_who_asks_late_still_learns_why_a_round_was_aborted(tmp_path):
-    async with Direct(tmp_path, 3) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 3) as home, asyncio.timeout(60):
         others = asyncio.gather(
             *(home.play(home.machine(name)) for name in ("m2", "m3")), return_exceptions=True
         )
@@ -82,7 +82,7 @@ async def test_who_asks_late_still_learns_why_a_round_was_aborted(tmp_path):
 
 async def test_a_member_that_is_switched_off_costs_one_startup_wait_and_not_one_a_round(tmp_path):
     patient = {"startup_seconds": 10.0, "join_seconds": 60.0}
-    async with Direct(tmp_path, 4, rounds=4, settings=patient, here=3) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 4, rounds=4, settings=patient, here=3) as home, asyncio.timeout(60):
         playing = asyncio.gather(*(home.play(home.machine(name)) for name in home.names[:3]))
         await until(lambda: len(home.conductor.joined) == 3)
         await home.later(9.9)
@@ -98,7 +98,7 @@ async def test_a_member_that_is_switched_off_costs_one_startup_wait_and_not_one_
 
 async def test_a_member_that_is_switched_off_during_training_costs_its_grace_once(tmp_path):
     patient = {"gone_seconds": 3.0, "join_seconds": 60.0}
-    async with Direct(tmp_path, 4, rounds=6, settings=patient, here=3) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 4, rounds=6, settings=patient, here=3) as home, asyncio.timeout(60):
         leaving = home.come("m4")
         await asyncio.gather(*(home.play(home.machine(name)) for name in home.names))
         leaving.close()
@@ -119,7 +119,7 @@ async def test_a_member_that_is_switched_off_during_training_costs_its_grace_onc
 
 
 async def test_a_member_that_comes_late_is_in_the_next_round(tmp_path):
-    async with Direct(tmp_path, 4, here=3) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 4, here=3) as home, asyncio.timeout(60):
         others = asyncio.gather(*(home.play(home.machine(name)) for name in ("m2", "m3")))
         machine = home.machine("m1")
         inbox = await home.share(machine, await home.join(machine))
@@ -138,7 +138,7 @@ async def test_a_member_that_comes_late_is_in_the_next_round(tmp_path):
 
 async def test_a_latecomer_cannot_slip_between_a_cohort_and_its_round(tmp_path, monkeypatch):
     """While the closed cohort is being saved it is neither forming nor, if one is careless, running."""
-    async with Direct(tmp_path, 4, here=3) as home, asyncio.timeout(8):
+    async with Direct(tmp_path, 4, here=3) as home, asyncio.timeout(60):
         save, saving, go = home.store.put_round, threading.Event(), threading.Event()
 
         def held_up(row):
