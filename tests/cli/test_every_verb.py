@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import structlog
 
 from choral.cli import cli, main
 from choral.cli import demo as demo_verb
@@ -92,6 +94,16 @@ class Said:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def nothing_of_it_stays() -> Iterator[None]:
+    """A verb that runs in this process sets up its logs and its umask: both as before for the next test."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    structlog.reset_defaults()
+    os.umask(before)
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch, capfd):
     """A folder with one of everything, and this process in it."""
@@ -130,6 +142,8 @@ def say(capfd, *arguments: str) -> Said:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if code == 130:  # what was stopped in the middle ends here, and not in the middle of another test
+            gc.collect()
     out, err = capfd.readouterr()
     return Said(code, out, err)
 

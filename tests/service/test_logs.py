@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from contextlib import suppress
 
 import pytest
 import structlog
@@ -54,6 +57,32 @@ def test_nothing_in_a_line_moves_a_cursor(written, form):
     assert not set("\x1b\x07\r\u202e\x9b") & set(text)
     assert "[2J" in text  # it is told, only not done
     assert "RuntimeError" in text
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_line_that_cannot_be_written_costs_itself_alone(written, form, monkeypatch, tmp_path):
+    log = structlog.get_logger("t")
+    closed = (tmp_path / "log").open("w")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken, open("/dev/full", "w") as full:
+        for stream in (closed, broken, full):
+            monkeypatch.setattr(sys, "stderr", stream)
+            set_up_logs(form)
+            if stream is closed:
+                closed.close()
+            log.info("something")
+            try:
+                raise RuntimeError("why")
+            except RuntimeError:
+                log.exception("it failed")
+        for stream in (broken, full):  # what is left in their buffers can only be lost
+            with suppress(OSError):
+                stream.close()
+    monkeypatch.undo()
+    set_up_logs(form)
+    log.info("and it goes on")
+    assert "and it goes on" in written()
 
 
 def test_what_is_left_out_is_counted():

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar, cast
 
 import click
 import structlog
@@ -28,7 +28,7 @@ from rich.segment import Segment
 
 from choral.binding.text import printable
 from choral.errors import ChoralError
-from choral.service.logs import bounded
+from choral.service.logs import Lossy, bounded
 
 T = TypeVar("T")
 _SLOW = 1.0  # seconds after which a person wants to see that something happens
@@ -95,7 +95,7 @@ def set_up_logs(form: str) -> None:
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Lossy(sys.stderr))),
     )
 
 

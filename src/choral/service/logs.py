@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, TextIO
 
 from choral.binding.text import cut, printable
 
 ITEMS = 32  # of one list
 _TRACEBACK = 16_000
+
+
+class Lossy:
+    """A text stream that loses what cannot be written: a log on a full disk, into a closed pipe or by a
+    terminal that went away costs its lines, and never a round.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            return self._stream.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def bounded(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
