@@ -94,7 +94,7 @@ def test_the_hints_that_are_a_line_of_python_do_what_they_say(tmp_path):
     ("values", "hint"),
     [
         (X.astype(bool), "X.astype(numpy.float32)"),
-        (X.astype(np.int64), "numpy.uint8) if they are pixels"),
+        (X.astype(np.int64), "X.astype(numpy.uint8) (--pixels) if they are pixels"),
         (X.astype(np.int64) - 5, "X.astype(numpy.float32)"),
         (X.astype(str), "an array of numbers"),
         (X.astype(complex), "numbers"),
